@@ -1,0 +1,86 @@
+"""Every field of a study, with its meaning. The other configs start from this one.
+
+A config says what a cell *is*: two cells with equal configs are the same cell. What
+depends on the machine (folders, worker counts) is a command-line flag instead.
+"""
+
+import ml_collections
+from ml_collections import config_dict
+
+
+def get_config() -> ml_collections.ConfigDict:
+  """Returns the base config: a ResNet-8 on made-up images."""
+  config = ml_collections.ConfigDict()
+  config.name = 'base'  # of the study, for titles
+  config.smoke = False  # shrink to a few tiny cells, to try the machinery in seconds
+
+  # One replicate: initial weights, augmentation and, by the two references below, the
+  # drawn subset and the order of its images.
+  config.seed = 0
+
+  data = config.data = ml_collections.ConfigDict()
+  data.source = 'made_up'  # digits | tfds | folder | idx | made_up
+  data.name = 'made_up'  # of the set; a TFDS set is found by it
+  data.train_split = 'train'  # TFDS split; sub-folder (folder); file prefix (idx)
+  data.test_split = 'test'  # the same for the test images
+  data.test_fraction = 0.2  # held back, by class, where the source has no test part
+  data.image_key = 'image'  # features of a TFDS set
+  data.label_key = 'label'
+  data.num_classes = 10  # outputs of the head; checked against the set
+  data.max_labels = 1  # labels an image may have
+  data.image_size = 32  # pixels, height and width at the network's input
+  data.channels = 3
+  data.num_images = 0  # size of the training subset; 0 takes the whole set
+  data.subset = 'uniform'  # uniform | balanced (the same number from each class)
+  data.subset_seed = config.get_ref('seed')  # which images: nested over num_images
+  data.order_seed = config.get_ref('seed')  # their order, anew in each epoch
+  data.mean = (0.5, 0.5, 0.5)  # of each channel, pixels being in [0, 1]
+  data.std = (0.25, 0.25, 0.25)
+  data.pad_crop = 0  # pixels of zero padding before a random crop; 0: none
+  data.flip = False  # random horizontal flip
+  data.min_crop_area = 0.0  # random-resized-crop keeps at least this share; 0: none
+  data.resize_short = 0  # pixels of the short side before the centre crop in tests
+  data.made_up_train = 4096  # images in the made-up set
+  data.made_up_test = 256
+
+  model = config.model = ml_collections.ConfigDict()
+  model.name = 'resnet'
+  model.form = 'small'  # small: 3x3 stem, three stages | imagenet: v1.5, four stages
+  model.depth = 8  # small: 8 14 20 32 44 56 110 | imagenet: 18 34 50 101 152
+  model.width = 16  # channels of the first stage (64 in the ImageNet form)
+  model.dtype = 'float32'  # of activations; parameters are always float32
+  model.head_bias = 0.0  # -10 keeps a large sigmoid head quiet at the start
+
+  train = config.train = ml_collections.ConfigDict()
+  train.loss = 'softmax'  # softmax: one label an image | sigmoid: several
+  train.batch_size = 64  # images a step, over all devices
+  # Length: exactly one of the two. `epochs` passes over each subset the same number of
+  # times, as the 2017 paper did; `steps` spends the same compute on each.
+  train.epochs = config_dict.placeholder(float)
+  train.steps = config_dict.placeholder(int)
+  train.label_smoothing = 0.0
+
+  optim = config.optim = ml_collections.ConfigDict()
+  optim.name = 'sgd'  # sgd | rmsprop
+  optim.lr = 0.1  # peak learning rate
+  optim.momentum = 0.9
+  optim.nesterov = True  # sgd only
+  optim.rms_decay = 0.9  # rmsprop only
+  optim.rms_eps = 1.0  # rmsprop only, inside the root
+  optim.weight_decay = 5e-4  # added to the gradient; norms and biases are spared
+  optim.schedule = 'cosine'  # cosine | step | exponential | constant
+  optim.warmup_fraction = 0.05  # of all steps, linear from 0
+  optim.step_fractions = (1 / 3, 2 / 3, 8 / 9)  # step: lr falls to a tenth at these
+  optim.decay_images = 96_000_000  # exponential: lr falls once per so many images
+  optim.decay_rate = 0.9  # exponential: by this factor
+
+  log = config.log = ml_collections.ConfigDict()
+  log.every_steps = 50  # training loss and speed
+  log.eval_every_steps = 0  # test metrics; 0: only before the first and after the last
+  log.eval_batch_size = 256
+
+  checkpoint = config.checkpoint = ml_collections.ConfigDict()
+  checkpoint.every_steps = 0  # 0: by time only
+  checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
+  checkpoint.keep = 2
+  return config

@@ -1,0 +1,1 @@
+"""Runs many cells: sweep -> cells -> launcher -> status, and the command line."""

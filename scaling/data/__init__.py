@@ -1,0 +1,1 @@
+"""From a labelled image set on disk to batches on the device."""

@@ -1,0 +1,54 @@
+"""Packaging: four rooms (scaling, configs, experiments, analysis) and one command."""
+
+import pathlib
+
+from setuptools import setup
+
+HERE = pathlib.Path(__file__).parent
+
+setup(
+  name='scaling',
+  version='0.1.0',
+  description='What would more images, and more depth, buy on your data?',
+  long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  python_requires='>=3.11',
+  packages=[
+    'scaling',
+    'scaling.data',
+    'scaling.evals',
+    'scaling.models',
+    'configs',
+    'experiments',
+    'experiments.launch',
+    'analysis',
+  ],
+  package_data={'analysis': ['*.html', '*.mplstyle']},
+  install_requires=[
+    'absl-py>=2.1',
+    'array-record>=0.7',  # the files behind a prepared TFDS set
+    'clu>=0.0.12',
+    'flax>=0.12',
+    'importlib_resources',  # imported by TFDS, which declares it only for old Pythons
+    'jax>=0.9',
+    'matplotlib>=3.8',
+    'ml-collections>=1.0',
+    'numpy>=1.26',
+    'optax>=0.2.4',
+    'orbax-checkpoint>=0.12,<1',  # the v1 API, which may still move before 1.0
+    'pandas>=2.2',
+    'pillow>=10',
+    'rich>=13',
+    'scikit-learn>=1.4',  # carries the handwritten digits
+    'scipy>=1.12',
+    'tensorflow-datasets>=4.9.7',
+    'tensorstore>=0.1.60',  # conditional writes behind the leases
+  ],
+  extras_require={
+    'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
+    'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
+    'lint': ['pyright==1.1.411', 'ruff==0.15.22'],
+  },
+  entry_points={'console_scripts': ['scaling=experiments.cli:main']},
+)
