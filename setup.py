@@ -1,14 +1,16 @@
 """Packaging: four rooms (scaling, configs, experiments, analysis) and one command."""
 
 import pathlib
+import re
 
 from setuptools import setup
 
 HERE = pathlib.Path(__file__).parent
+INIT = (HERE / 'scaling' / '__init__.py').read_text(encoding='utf-8')
 
 setup(
   name='scaling',
-  version='0.1.0',
+  version=re.findall(r"__version__ = '(.+)'", INIT)[0],
   description='What would more images, and more depth, buy on your data?',
   long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
   long_description_content_type='text/markdown',

@@ -5,7 +5,6 @@ depends on the machine (folders, worker counts) is a command-line flag instead.
 """
 
 import ml_collections
-from ml_collections import config_dict
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -54,10 +53,10 @@ def get_config() -> ml_collections.ConfigDict:
   train = config.train = ml_collections.ConfigDict()
   train.loss = 'softmax'  # softmax: one label an image | sigmoid: several
   train.batch_size = 64  # images a step, over all devices
-  # Length: exactly one of the two. `epochs` passes over each subset the same number of
-  # times, as the 2017 paper did; `steps` spends the same compute on each.
-  train.epochs = config_dict.placeholder(float)
-  train.steps = config_dict.placeholder(int)
+  # Length: exactly one of the two is above 0. `epochs` passes over each subset the same
+  # number of times, as the 2017 paper did; `steps` spends the same compute on each.
+  train.epochs = 0.0
+  train.steps = 200
   train.label_smoothing = 0.0
 
   optim = config.optim = ml_collections.ConfigDict()

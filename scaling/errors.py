@@ -1,4 +1,4 @@
-"""The one exception that a user can mend."""
+"""How a run ends other than by finishing."""
 
 
 class UserError(Exception):
@@ -6,3 +6,11 @@ class UserError(Exception):
 
   The command line prints it without a traceback and leaves with a status of 2.
   """
+
+
+class DivergedError(UserError):
+  """The loss or the gradient is no longer finite."""
+
+
+class Stopped(Exception):  # noqa: N818 - no error: the run was asked to stop and saved
+  """The run saved its state on request and can go on from there."""

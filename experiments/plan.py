@@ -1,0 +1,121 @@
+"""What a sweep would take, without running it."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Sequence
+
+from experiments import status
+from experiments.progress import duration
+from experiments.sweep import Cell
+from scaling import config as config_lib
+from scaling import cost
+from scaling.errors import UserError
+
+MFU = 0.4  # share of the peak that a well-fed ResNet reaches; override with --mfu
+CPU_FLOPS = 10e9  # sustained by one core; a guess until cells have been run
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """What one cell would take."""
+
+  name: str
+  steps: int
+  forward_flops: float
+  train_flops: float
+  seconds: float
+
+
+def sustained_flops(
+  device: str, num_devices: int, mfu: float, workdir: pathlib.Path | None
+) -> tuple[float, str]:
+  """Returns the FLOP/s to plan with, and where that number comes from.
+
+  Raises:
+    UserError: for a device whose peak is not known.
+  """
+  if device == 'cpu':
+    measured = _measured(workdir) if workdir is not None else None
+    if measured:
+      return measured, f'{measured / 1e9:.3g} GFLOP/s, measured on the cells done here'
+    total = CPU_FLOPS * num_devices
+    return total, (
+      f'{total / 1e9:.3g} GFLOP/s, a guess of {CPU_FLOPS / 1e9:g} a core; give the '
+      '--workdir of finished cells to have it measured'
+    )
+  if device not in cost.PEAK_FLOPS:
+    known = ', '.join(['cpu', *cost.PEAK_FLOPS])
+    raise UserError(
+      f'--device={device!r} is unknown; use {known}.'
+      + config_lib.suggest(device, cost.PEAK_FLOPS)
+    )
+  total = cost.PEAK_FLOPS[device] * num_devices * mfu
+  peak = cost.PEAK_FLOPS[device] / 1e12
+  return total, f'{num_devices} x {device}, {peak:g} TFLOP/s peak at {mfu:.0%} use'
+
+
+def _measured(workdir: pathlib.Path) -> float | None:
+  """Returns the median FLOP/s of the cells that are done there, over all workers."""
+  rates = []
+  for folder in sorted((workdir / 'cells').glob('*/')):
+    progress = status.read_progress(folder)
+    if progress.state == 'done':
+      flops = json.loads((folder / 'manifest.json').read_text())['train_flops']
+      rates.append(flops / progress.row['time/train_seconds'])
+  return sorted(rates)[len(rates) // 2] if rates else None
+
+
+def plan(
+  cells: Sequence[Cell], flops_per_second: float, num_full: int | None
+) -> list[Planned]:
+  """Returns what each cell would take.
+
+  Args:
+    cells: of the sweep.
+    flops_per_second: sustained.
+    num_full: images in the whole set, for cells that take all of it.
+
+  Raises:
+    UserError: if a cell takes the whole set and its size is not known.
+  """
+  out = []
+  for cell in cells:
+    num_images = cell.config.data.num_images or num_full
+    if not num_images and not cell.config.train.steps:
+      raise UserError(
+        f'{cell.name} takes the whole set, whose size is not known without reading it; '
+        'set data.num_images to plan it'
+      )
+    steps = config_lib.num_steps(cell.config, num_images or 0)
+    flops = cost.train_flops(cell.config, steps)
+    out.append(
+      Planned(
+        cell.name,
+        steps,
+        cost.forward_flops(cell.config),
+        flops,
+        flops / flops_per_second,
+      )
+    )
+  return out
+
+
+def table(planned: Sequence[Planned], workers: int = 1) -> str:
+  """Returns a line for each cell and the total."""
+  width = max(len(cell.name) for cell in planned)
+  header = f'{"cell":<{width}}  {"steps":>12}  {"FLOPs/image":>11}  {"FLOPs":>9}  hours'
+  lines = [header]
+  for cell in planned:
+    lines.append(
+      f'{cell.name:<{width}}  {cell.steps:>12,}  {cell.forward_flops:>11.3g}  '
+      f'{cell.train_flops:>9.3g}  {cell.seconds / 3600:.3g}'
+    )
+  flops = sum(cell.train_flops for cell in planned)
+  seconds = sum(cell.seconds for cell in planned) / workers
+  at_once = f' with {workers} workers' if workers > 1 else ''
+  lines.append(
+    f'{len(planned)} cells, {flops:.3g} FLOPs, {seconds / 3600:.3g} hours'
+    f' ({duration(seconds)}){at_once}, less imports, compilation and evaluation'
+  )
+  return '\n'.join(lines)

@@ -1,0 +1,80 @@
+"""The line that tells people how far a sweep is: a bar, or plain lines in a log."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from experiments.status import Progress as Cell
+
+WINDOW_SECONDS = 30.0  # over which speed is measured
+PLAIN_SECONDS = 10.0  # between lines where there is no terminal
+
+
+class Display:
+  """Shows cells done, images a second and the time left."""
+
+  def __init__(self, console: Console, bar: Progress):
+    self._console, self._bar = console, bar
+    self._task = bar.add_task('', total=None, text='starting workers')
+    self._seen: collections.deque = collections.deque()
+    self._printed = float('-inf')
+
+  def show(self, cells: Sequence[Cell]) -> None:
+    """Shows the state of all cells of the sweep."""
+    now = time.monotonic()
+    ended = sum(cell.ended for cell in cells)
+    failed = sum(cell.state == 'failed' for cell in cells)
+    images = sum(cell.images for cell in cells)
+    work = sum(cell.work * cell.images for cell in cells)
+    left = sum(
+      cell.work * (cell.total_images - cell.images) for cell in cells if not cell.ended
+    )
+    self._seen.append((now, images, work))
+    while len(self._seen) > 2 and now - self._seen[1][0] > WINDOW_SECONDS:
+      self._seen.popleft()
+    then, images_then, work_then = self._seen[0]
+    seconds = max(now - then, 1e-9)
+    text = f'{ended}/{len(cells)} cells'
+    if failed:
+      text += f', {failed} failed'
+    if work > work_then:
+      text += f' · {(images - images_then) / seconds:,.0f} images/s'
+      text += f' · {duration(left * seconds / (work - work_then))} left'
+    elif ended < len(cells):
+      text += ' · starting: importing and compiling'
+    total = work + left
+    self._bar.update(self._task, completed=work, total=total or 1, text=text)
+    if not self._console.is_terminal and now - self._printed >= PLAIN_SECONDS:
+      self._printed = now
+      self._console.print(text, highlight=False)
+
+
+@contextlib.contextmanager
+def display() -> Iterator[Display]:
+  """Shows progress on standard error while the block runs."""
+  console = Console(stderr=True)
+  bar = Progress(
+    TextColumn('{task.percentage:>3.0f}%'),
+    BarColumn(),
+    TextColumn('{task.fields[text]}'),
+    TimeElapsedColumn(),
+    console=console,
+    disable=not console.is_terminal,
+  )
+  with bar:
+    yield Display(console, bar)
+
+
+def duration(seconds: float) -> str:
+  """Returns '45 s', '3 min 20 s', '5 h 10 min' or '12 days'."""
+  if seconds < 60:
+    return f'{seconds:.0f} s'
+  if seconds < 3600:
+    return f'{seconds // 60:.0f} min {seconds % 60:.0f} s'
+  if seconds < 48 * 3600:
+    return f'{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min'
+  return f'{seconds / 86400:,.0f} days'

@@ -1,0 +1,206 @@
+"""From a config and its sweep to the cells of a study, on disk.
+
+A study folder holds study.json, the list of its cells, and one folder per cell. A cell
+is its resolved config: two sweeps that share a cell share its folder's name.
+"""
+
+import copy
+import dataclasses
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling import config as config_lib
+from scaling import metrics
+from scaling.data import sources
+from scaling.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+  """One run of a study.
+
+  Attributes:
+    name: readable, ending in the identity.
+    overrides: the fields in which the cell differs from the study's config.
+    config: resolved.
+  """
+
+  name: str
+  overrides: Mapping[str, Any]
+  config: ConfigDict
+
+
+def make_cells(
+  config: ConfigDict,
+  sweep: Iterable[Mapping[str, Any]],
+  pinned: Mapping[str, Any] | None = None,
+) -> list[Cell]:
+  """Returns the cells of a sweep, each once, in its order.
+
+  Args:
+    config: of the study.
+    sweep: the overrides of each cell, by dotted field name.
+    pinned: fields set on the command line; they win over the sweep's values, so that
+      `--config.model.depth=14` runs that depth alone.
+
+  Raises:
+    UserError: for a field that the config does not have, or a value it cannot take.
+  """
+  cells = {}
+  for wanted in sweep:
+    overrides = {k: v for k, v in wanted.items() if k not in (pinned or {})}
+    # A deep copy keeps the references among its own fields: the subset follows the seed.
+    cell_config = copy.deepcopy(config)
+    fields = config_lib.flat(config)
+    for name, value in overrides.items():
+      if name not in fields:
+        raise UserError(
+          f'get_sweep() sets {name}, which is no field of the config.'
+          + config_lib.suggest(name, fields)
+        )
+      try:
+        cell_config.update_from_flattened_dict({name: value})
+      except TypeError as error:
+        raise UserError(f'get_sweep() sets {name}={value!r}: {error}') from error
+    config_lib.check(cell_config)
+    cell = Cell(config_lib.cell_name(cell_config), overrides, cell_config)
+    cells.setdefault(cell.name, cell)
+  if not cells:
+    raise UserError('get_sweep() lists no cell')
+  return list(cells.values())
+
+
+def shrink(
+  config: ConfigDict, sweep: Sequence[Mapping[str, Any]], data_dir: str | None
+) -> tuple[ConfigDict, list[dict[str, Any]]]:
+  """Returns a study of four tiny cells that goes through the same machinery.
+
+  The set is made up where it is not at hand. The smallest depth, the form of the
+  network, the loss, the optimiser and the label space stay as they are.
+  """
+  config = copy.deepcopy(config)
+  data = config.data
+  if not sources.at_hand(data, data_dir):
+    data.source = 'made_up'
+    data.made_up_train, data.made_up_test = 256, 32
+    data.image_size = min(data.image_size, 32)
+    data.resize_short = 0
+  config.model.width = 8
+  config.train.batch_size = 16
+  if config.train.steps:
+    config.train.steps = 4
+  else:
+    config.train.epochs = 1.0
+  config.log.every_steps = 2
+  config.log.eval_every_steps = 0
+  config.log.eval_batch_size = 16
+  depth = min((cell.get('model.depth', config.model.depth) for cell in sweep))
+  return config, [
+    {'model.depth': depth, 'data.num_images': size} for size in (16, 32, 64, 128)
+  ]
+
+
+def write_study(
+  workdir: pathlib.Path,
+  config: ConfigDict,
+  config_file: str,
+  cells: Sequence[Cell],
+) -> None:
+  """Writes study.json and the config of each cell, keeping what is there.
+
+  Raises:
+    UserError: if the folder holds a study of another config, naming the field.
+  """
+  path = workdir / 'study.json'
+  swept = {name for cell in cells for name in cell.overrides}
+  listed = {
+    cell.name: {'name': cell.name, 'overrides': dict(cell.overrides)} for cell in cells
+  }
+  fields = config_lib.plain(config)
+  if path.exists():
+    study = json.loads(path.read_text())
+    swept |= {name for cell in study['cells'] for name in cell['overrides']}
+    difference = config_lib.first_difference(
+      _without(study['config'], swept), _without(fields, swept)
+    )
+    if difference is not None:
+      raise UserError(
+        f'{workdir} was made by another config: {difference}; use another --workdir'
+      )
+    fields = study['config']
+    listed = {cell['name']: cell for cell in study['cells']} | listed
+  for cell in cells:
+    folder = cell_folder(workdir, cell.name)
+    if not (folder / 'config.json').exists():
+      folder.mkdir(parents=True, exist_ok=True)
+      text = json.dumps(config_lib.plain(cell.config), indent=2)
+      metrics.write_atomically(folder / 'config.json', text)
+  study = {
+    'version': 1,
+    'name': config.name,
+    'config_file': config_file,
+    'config': fields,
+    'cells': list(listed.values()),
+  }
+  text = json.dumps(study, indent=2)
+  if not path.exists() or path.read_text() != text:
+    metrics.write_atomically(path, text)
+
+
+def _without(fields: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
+  """Drops swept fields, and the seeds that may follow a swept seed."""
+  drop = {*swept, 'seed', 'data.subset_seed', 'data.order_seed'}
+  return {k: v for k, v in config_lib.flat(fields).items() if k not in drop}
+
+
+def cell_folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  """Returns where a cell lies."""
+  return workdir / 'cells' / name
+
+
+def read_study(workdir: pathlib.Path) -> dict[str, Any]:
+  """Returns the content of study.json.
+
+  Raises:
+    UserError: if there is none.
+  """
+  try:
+    return json.loads((workdir / 'study.json').read_text())
+  except FileNotFoundError:
+    raise UserError(
+      f'{workdir} holds no study; start one with `scaling sweep --config=CONFIG '
+      f'--workdir={workdir}`'
+    ) from None
+
+
+def orders(cells: Sequence[Cell], num_workers: int) -> list[list[str]]:
+  """Returns for each worker the cells in the order in which to look at them.
+
+  Cells that share a compiled program stand together, and each worker starts with
+  another program, so that few compile the same one at once. The longest cells of a
+  program come first, so that the last to end are short.
+  """
+  groups: dict[str, list[Cell]] = {}
+  for cell in cells:
+    groups.setdefault(config_lib.program_key(cell.config), []).append(cell)
+  ordered = [sorted(group, key=_work, reverse=True) for group in groups.values()]
+  ordered.sort(key=lambda group: sum(map(_work, group)), reverse=True)
+  out = []
+  for k in range(num_workers):
+    start = k % len(ordered)
+    turned = ordered[start:] + ordered[:start]
+    out.append([cell.name for group in turned for cell in group])
+  return out
+
+
+def _work(cell: Cell) -> float:
+  """Returns the work of a cell, up to a factor: enough to sort by."""
+  config = cell.config
+  num_images = config.data.num_images or sys.maxsize  # the whole set is the largest
+  images = config_lib.num_steps(config, num_images) * config.train.batch_size
+  return float(images) * config.model.depth * config.model.width**2

@@ -1,0 +1,178 @@
+"""The one program that every launcher starts: claims cells until none is left.
+
+It lives for the whole sweep, so that imports and compilation are paid once per worker
+and depth. Its orders come as one JSON line on standard input, which its launcher then
+keeps open: when that closes the launcher is gone, and the worker saves and leaves.
+
+Exit status: 0 nothing left to do, 75 stopped and to be started again.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import pathlib
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments import ledger, sweep
+from scaling.errors import Stopped, UserError
+
+STOPPED = 75  # EX_TEMPFAIL
+LOG = logging.getLogger('scaling')
+
+
+def main() -> int:
+  """Works through the cells that standard input names."""
+  orders = json.loads(sys.stdin.readline())
+  stop = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *_: stop.set())
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher to answer
+  threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+  log_to_stdout()
+  if orders['cores'] and hasattr(os, 'sched_setaffinity'):
+    os.sched_setaffinity(0, orders['cores'])
+  use_compilation_cache()
+  workdir = pathlib.Path(orders['workdir'])
+  work(
+    [sweep.cell_folder(workdir, name) for name in orders['cells']],
+    data_dir=orders['data_dir'],
+    tensorboard=orders['tensorboard'],
+    stop=stop,
+  )
+  return STOPPED if stop.is_set() else 0
+
+
+def work(
+  cells: list[pathlib.Path],
+  *,
+  data_dir: str | None,
+  tensorboard: bool,
+  stop: threading.Event,
+) -> None:
+  """Trains cells in their order until all are done or failed, or `stop` is set."""
+  left = list(cells)
+  while left and not stop.is_set():
+    held = []
+    for cell in left:
+      if stop.is_set():
+        return
+      if ledger.read_status(cell).state in ('done', 'failed'):
+        continue
+      lease = ledger.claim(cell)
+      if lease is None:
+        held.append(cell)
+      else:
+        run_cell(lease, data_dir=data_dir, tensorboard=tensorboard, stop=stop)
+    # What others hold is theirs to finish, and ours if they vanish.
+    left = [c for c in held if ledger.read_status(c).state not in ('done', 'failed')]
+    if left:
+      stop.wait(0.5)
+
+
+def run_cell(
+  lease: ledger.Lease,
+  *,
+  data_dir: str | None,
+  tensorboard: bool = False,
+  stop: threading.Event | None = None,
+) -> str:
+  """Trains a claimed cell and publishes how it ended; returns that state."""
+  from scaling import train
+
+  def should_stop() -> bool:
+    return lease.lost.is_set() or (stop is not None and stop.is_set())
+
+  with _logged_to(lease.cell / 'log.txt'):
+    LOG.info('cell %s', lease.cell.name)
+    state, reason = 'done', None
+    try:
+      config = ConfigDict(json.loads((lease.cell / 'config.json').read_text()))
+      train.train(
+        config,
+        lease.cell,
+        data_dir=data_dir,
+        tensorboard=tensorboard,
+        should_stop=should_stop,
+      )
+    except Stopped as why:
+      state, reason = 'stopped', str(why)
+    except UserError as error:
+      state, reason = 'failed', str(error)
+    except Exception as error:
+      # One cell's trouble is not another's; the whole story is in its log.
+      LOG.error('%s', traceback.format_exc())
+      lines = str(error).splitlines() or ['']
+      state, reason = 'failed', f'{type(error).__name__}: {lines[0]}'
+    LOG.info('%s%s', state, f': {reason}' if reason else '')
+    with contextlib.suppress(ledger.LeaseLostError):
+      lease.end(state, reason)
+  return state
+
+
+def log_to_stdout() -> None:
+  """Logs our own doings, and of the libraries only their warnings."""
+  logging.basicConfig(
+    level=logging.WARNING,
+    format='%(asctime)s %(message)s',
+    stream=sys.stdout,
+    force=True,
+  )
+  LOG.setLevel(logging.INFO)
+
+
+def use_compilation_cache() -> None:
+  """Lets compiled programs outlive the process; JAX's own variable moves the place."""
+  import jax
+
+  if not jax.config.jax_compilation_cache_dir:
+    home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+    jax.config.update('jax_compilation_cache_dir', f'{home}/scaling/jax')
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+
+@contextlib.contextmanager
+def _logged_to(path: pathlib.Path) -> Iterator[None]:
+  handler = logging.FileHandler(path, encoding='utf-8')
+  handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
+  logging.getLogger().addHandler(handler)
+  try:
+    yield
+  finally:
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+
+
+def _stop_at_end_of_input(stop: threading.Event) -> None:
+  for _ in sys.stdin:
+    pass
+  stop.set()
+
+
+def orders(
+  workdir: pathlib.Path,
+  cells: list[str],
+  *,
+  cores: list[int] | None,
+  data_dir: str | None,
+  tensorboard: bool,
+) -> str:
+  """Returns the line that a launcher writes to a worker's standard input."""
+  values: dict[str, Any] = {
+    'workdir': str(workdir),
+    'cells': cells,
+    'cores': cores,
+    'data_dir': data_dir,
+    'tensorboard': tensorboard,
+  }
+  return json.dumps(values) + '\n'
+
+
+if __name__ == '__main__':
+  sys.exit(main())

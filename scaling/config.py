@@ -1,0 +1,225 @@
+"""What a resolved config says: its checks, its identity and the values derived from it.
+
+A config holds what makes a cell the cell it is, so its hash is the cell's identity.
+Derived values are functions here rather than fields, so that they cannot disagree.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from scaling.errors import UserError
+
+# Of a ResNet: the small form for 32-pixel images, and the ImageNet form.
+DEPTHS = {'small': (8, 14, 20, 32, 44, 56, 110), 'imagenet': (18, 34, 50, 101, 152)}
+
+_CHOICES = {
+  'data.source': ('digits', 'tfds', 'folder', 'idx', 'made_up'),
+  'data.subset': ('uniform', 'balanced'),
+  'model.name': ('resnet',),
+  'model.form': ('small', 'imagenet'),
+  'model.dtype': ('float32', 'bfloat16'),
+  'train.loss': ('softmax', 'sigmoid'),
+  'optim.name': ('sgd', 'rmsprop'),
+  'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
+}
+_POSITIVE = (
+  'data.num_classes',
+  'data.max_labels',
+  'data.image_size',
+  'data.channels',
+  'model.width',
+  'train.batch_size',
+  'log.every_steps',
+  'log.eval_batch_size',
+  'checkpoint.keep',
+)
+_NOT_NEGATIVE = (
+  'data.num_images',
+  'data.pad_crop',
+  'log.eval_every_steps',
+  'checkpoint.every_steps',
+  'checkpoint.every_seconds',
+)
+
+# Fields that no compiled program depends on. A new field is taken to matter until it is
+# named here: that costs a compilation, where forgetting it would train the wrong thing.
+_NOT_COMPILED = (
+  'name',
+  'smoke',
+  'seed',
+  'data.source',
+  'data.name',
+  'data.train_split',
+  'data.test_split',
+  'data.test_fraction',
+  'data.image_key',
+  'data.label_key',
+  'data.num_images',
+  'data.subset',
+  'data.subset_seed',
+  'data.order_seed',
+  'data.resize_short',
+  'data.made_up_train',
+  'data.made_up_test',
+  'train.epochs',
+  'train.steps',
+  'optim.lr',
+  'optim.warmup_fraction',
+  'optim.decay_images',
+  'log.every_steps',
+  'log.eval_every_steps',
+  'checkpoint.every_steps',
+  'checkpoint.every_seconds',
+  'checkpoint.keep',
+)
+
+
+def field(config: ConfigDict, name: str) -> Any:
+  """Returns the value of a dotted field name, such as `model.depth`."""
+  for part in name.split('.'):
+    config = config[part]
+  return config
+
+
+def suggest(value: str, choices: Iterable[str]) -> str:
+  """Returns ' Did you mean "x"?' for the nearest choice, or nothing."""
+  near = difflib.get_close_matches(value, list(choices), n=1)
+  return f' Did you mean "{near[0]}"?' if near else ''
+
+
+def check(config: ConfigDict) -> None:
+  """Checks what can be known before any data or device is touched.
+
+  Raises:
+    UserError: naming the field, its value and what it may be.
+  """
+  for name, choices in _CHOICES.items():
+    value = field(config, name)
+    if value not in choices:
+      raise UserError(
+        f'{name}={value!r} is unknown; use {", ".join(choices)}.'
+        + suggest(value, choices)
+      )
+  for name in _POSITIVE:
+    if field(config, name) <= 0:
+      raise UserError(f'{name}={field(config, name)} must be above 0')
+  for name in _NOT_NEGATIVE:
+    if field(config, name) < 0:
+      raise UserError(f'{name}={field(config, name)} must not be negative')
+  epochs, steps = config.train.epochs, config.train.steps
+  if not (math.isfinite(epochs) and min(epochs, steps) == 0 < max(epochs, steps)):
+    raise UserError(
+      f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
+      'set the other to 0'
+    )
+  depths = DEPTHS[config.model.form]
+  if config.model.depth not in depths:
+    raise UserError(
+      f'model.depth={config.model.depth} is no depth of the {config.model.form} form; '
+      f'use {", ".join(map(str, depths))}'
+    )
+  for name in ('mean', 'std'):
+    if len(config.data[name]) != config.data.channels:
+      raise UserError(
+        f'data.{name}={tuple(config.data[name])} has {len(config.data[name])} values '
+        f'for data.channels={config.data.channels}'
+      )
+  if config.train.loss == 'softmax' and config.data.max_labels != 1:
+    raise UserError(
+      f'data.max_labels={config.data.max_labels} needs train.loss=sigmoid; '
+      'softmax takes one label an image'
+    )
+  if config.train.loss == 'sigmoid' and config.train.label_smoothing:
+    raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')
+
+
+def protocol(config: ConfigDict) -> str:
+  """Returns what is held equal over the subset sizes: 'epochs' or 'steps'."""
+  return 'steps' if config.train.steps else 'epochs'
+
+
+def num_steps(config: ConfigDict, num_images: int) -> int:
+  """Returns the updates of a run on `num_images` images."""
+  if config.train.steps:
+    return config.train.steps
+  return math.ceil(config.train.epochs * num_images / config.train.batch_size)
+
+
+def plain(value: Any) -> Any:
+  """Returns the value in JSON's types: references resolved, tuples as lists.
+
+  Raises:
+    TypeError: for a value without a stable text, such as a function or an infinity.
+  """
+  if isinstance(value, ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {str(key): plain(item) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    return [plain(item) for item in value]
+  if value is None or isinstance(value, bool | str | int):
+    return value
+  if isinstance(value, float) and math.isfinite(value):
+    return value
+  raise TypeError(f'a config cannot hold {value!r}: it has no stable identity')
+
+
+def identity(config: ConfigDict | Mapping[str, Any]) -> str:
+  """Returns eight hex digits of the hash of the resolved config."""
+  text = json.dumps(plain(config), sort_keys=True, separators=(',', ':'))
+  return hashlib.sha256(b'scaling-cell-1\0' + text.encode()).hexdigest()[:8]
+
+
+def program_key(config: ConfigDict) -> str:
+  """Returns a text that is equal for configs that share compiled programs."""
+  fields = flat(config)
+  return json.dumps({k: v for k, v in fields.items() if k not in _NOT_COMPILED})
+
+
+def cell_name(config: ConfigDict) -> str:
+  """Returns a readable name that ends in the identity."""
+  return (
+    f'{config.model.name}{config.model.depth}-n{config.data.num_images or "all"}'
+    f'-seed{config.seed}-{identity(config)}'
+  )
+
+
+def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
+  """Returns {dotted field name: plain value}."""
+  out = {}
+  for key, value in plain(config).items():
+    if isinstance(value, dict):
+      out |= {f'{key}.{name}': item for name, item in flat(value).items()}
+    else:
+      out[key] = value
+  return out
+
+
+def nested(fields: Mapping[str, Any]) -> ConfigDict:
+  """Returns the config of a flat mapping: the inverse of `flat`."""
+  tree: dict[str, Any] = {}
+  for name, value in fields.items():
+    *parents, last = name.split('.')
+    part = tree
+    for parent in parents:
+      part = part.setdefault(parent, {})
+    part[last] = value
+  return ConfigDict(tree)
+
+
+def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | None:
+  """Returns the first field that differs, as 'optim.lr is 0.1 there and 0.2 here'."""
+  old, new = flat(old), flat(new)
+  for name in sorted(old.keys() | new.keys()):
+    if old.get(name, '(unset)') != new.get(name, '(unset)'):
+      return (
+        f'{name} is {old.get(name, "(unset)")} there and '
+        f'{new.get(name, "(unset)")} here'
+      )
+  return None

@@ -1,0 +1,27 @@
+"""Exact test metrics: every image counts once, padding not at all."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from scaling.step import Program, State
+
+
+def evaluate(
+  program: Program, state: State, batches: Iterable[dict[str, Any]]
+) -> dict[str, float]:
+  """Returns the means over all test images, and how many there were.
+
+  Args:
+    program: whose eval step to run.
+    state: of the network.
+    batches: of test images on the device, the last one padded and masked.
+  """
+  sums = program.zero_sums
+  for batch in batches:
+    sums = program.eval_step(state, batch, sums)
+  sums = {name: float(value) for name, value in jax.device_get(sums).items()}
+  num_images = sums.pop('num_images')
+  means = {f'test/{name}': value / num_images for name, value in sums.items()}
+  return {**means, 'test/num_images': int(num_images)}

@@ -1,0 +1,82 @@
+"""What made a cell, beside its config: code, versions, device and derived sizes."""
+
+import datetime
+import functools
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import scaling
+from scaling import cost
+from scaling.step import Program
+
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'tensorflow-datasets',
+  'ml-collections',
+  'clu',
+  'numpy',
+)
+
+
+@functools.cache
+def git_commit() -> str | None:
+  """Returns the commit of this code, with '+changes' if it was edited, or None."""
+  folder = pathlib.Path(__file__).parent
+  try:
+    commit, changes = (
+      subprocess.run(
+        ['git', *command], cwd=folder, capture_output=True, text=True, check=True
+      ).stdout.strip()
+      for command in (['rev-parse', 'HEAD'], ['status', '--porcelain', '-uno', '.'])
+    )
+  except (OSError, subprocess.CalledProcessError):
+    return None
+  return f'{commit}+changes' if changes else commit
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+  """Returns the installed version of each package that results rest on."""
+  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  return {'scaling': scaling.__version__, **found}
+
+
+def make(
+  config: ConfigDict,
+  program: Program,
+  *,
+  steps: int,
+  num_full: int,
+  num_test: int,
+  fingerprint: str,
+) -> dict[str, Any]:
+  """Returns the content of a cell's manifest.json."""
+  devices = program.mesh.devices
+  return {
+    'version': 1,
+    'git_commit': git_commit(),
+    'versions': versions(),
+    'python': platform.python_version(),
+    'device_kind': devices.flat[0].device_kind,
+    'num_devices': devices.size,
+    'num_params': cost.num_params(config),
+    'flops_per_image': cost.forward_flops(config),
+    'train_flops': cost.train_flops(config, steps),
+    'steps': steps,
+    'batch_size': config.train.batch_size,
+    'examples': steps * config.train.batch_size,
+    'num_full': num_full,
+    'num_test': num_test,
+    'data_fingerprint': fingerprint,
+    'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
+  }

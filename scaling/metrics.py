@@ -1,0 +1,72 @@
+"""A cell's metrics.jsonl: one row a step, appended, and cut when a run goes back.
+
+Keys that start with 'time/' differ between runs; all others are a function of the
+config.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+
+def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the whole rows of a file; a last line torn by a kill is left out."""
+  if not path.exists():
+    return []
+  rows = []
+  for line in path.read_text(encoding='utf-8').splitlines():
+    try:
+      rows.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return rows
+
+
+def cut_rows(path: pathlib.Path, last_step: int) -> list[dict[str, Any]]:
+  """Drops what was written beyond a step, and returns what is left."""
+  rows = [row for row in read_rows(path) if row['step'] <= last_step]
+  write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
+  return rows
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+  """Replaces a file at once: a reader sees the old text or the new, never a part."""
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+  try:
+    with temporary.open('w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    temporary.replace(path)
+  except BaseException:
+    temporary.unlink(missing_ok=True)
+    raise
+
+
+class Writer:
+  """Appends rows to metrics.jsonl, and to TensorBoard events when asked to."""
+
+  def __init__(self, folder: pathlib.Path, tensorboard: bool = False):
+    self._file = (folder / 'metrics.jsonl').open('a', encoding='utf-8')
+    self._events = None
+    if tensorboard:
+      from tensorboardX import SummaryWriter
+
+      self._events = SummaryWriter(str(folder / 'tensorboard'))
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Writes one row; it is on disk when this returns."""
+    self._file.write(json.dumps({'step': step, **values}) + '\n')
+    self._file.flush()
+    os.fsync(self._file.fileno())
+    if self._events is not None:
+      for name, value in values.items():
+        self._events.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    """Closes the files."""
+    self._file.close()
+    if self._events is not None:
+      self._events.close()

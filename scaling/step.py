@@ -1,0 +1,252 @@
+"""The state and the three compiled functions of a cell: init, train step, eval step.
+
+Pure: no file, clock or global state but the cache of compiled programs. Subset size,
+length, learning rate and seeds are arguments of the compiled step rather than parts of
+it, so a sweep compiles once per depth.
+"""
+
+import copy
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from scaling import config as config_lib
+from scaling import losses, models, optim, sharding
+from scaling.data import augment
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class State:
+  """Everything that an update changes.
+
+  Attributes:
+    step: finished updates, int32 scalar.
+    params: trained parameters, float32.
+    batch_stats: running means and variances of batch norm.
+    opt_state: of the optimiser.
+  """
+
+  step: jax.Array
+  params: Any
+  batch_stats: Any
+  opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """Compiled functions of one network, batch and mesh.
+
+  Attributes:
+    mesh: where they run.
+    init: `(key) -> State`.
+    train_step: `(State, batch, key, Schedule) -> (State, metrics)`; takes the state's
+      buffers over.
+    eval_step: `(State, batch, sums) -> sums` over the images whose mask is 1.
+    zero_sums: what `eval_step` starts from.
+    compile_seconds: what compiling the three took.
+  """
+
+  mesh: Mesh
+  init: Callable[[jax.Array], State]
+  train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
+  eval_step: Callable[..., dict[str, jax.Array]]
+  zero_sums: dict[str, jax.Array]
+  compile_seconds: float
+
+
+def init(config: ConfigDict, key: jax.Array) -> State:
+  """Returns the state after no update."""
+  variables = models.build(config).init(key)
+  return State(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    batch_stats=variables['batch_stats'],
+    opt_state=optim.make(config.optim).init(variables['params']),
+  )
+
+
+def train_step(
+  config: ConfigDict,
+  state: State,
+  batch: dict[str, jax.Array],
+  key: jax.Array,
+  schedule: optim.Schedule,
+) -> tuple[State, dict[str, jax.Array]]:
+  """Makes one update.
+
+  Args:
+    config: only the fields of its program key are read.
+    state: before the update.
+    batch: 'image' uint8 `[B, S, S, C]`, 'labels' int32 `[B, K]`, 'id' uint32 `[B, 2]`
+      and 'epoch' uint32 `[B]`, which with `key` decide each image's augmentation.
+    key: of the cell's augmentation, the same at every step.
+    schedule: the traced numbers of the learning rate.
+
+  Returns:
+    The state after it; the batch's mean loss, the norm of its gradient and the rate.
+  """
+  data = config.data
+  images = augment.augment(
+    batch['image'],
+    batch['id'],
+    batch['epoch'],
+    key,
+    pad_crop=data.pad_crop,
+    flip=data.flip,
+    min_crop_area=data.min_crop_area,
+  )
+  images = augment.normalize(images, data.mean, data.std, jnp.dtype(config.model.dtype))
+  model = models.build(config)
+
+  def mean_loss(params):
+    variables = {'params': params, 'batch_stats': state.batch_stats}
+    logits, batch_stats = model.apply(variables, images, True)
+    if config.train.loss == 'softmax':
+      loss = losses.softmax(logits, batch['labels'], config.train.label_smoothing)
+    else:
+      loss = losses.sigmoid(logits, batch['labels'])
+    return loss.mean(), batch_stats
+
+  (loss, batch_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+  rate = optim.learning_rate(state.step, schedule, config.optim)
+  updates, opt_state = optim.make(config.optim).update(
+    grads, state.opt_state, state.params, rate=rate
+  )
+  new = State(
+    step=state.step + 1,
+    params=optax.apply_updates(state.params, updates),
+    batch_stats=batch_stats,
+    opt_state=opt_state,
+  )
+  return new, {
+    'loss': loss,
+    'grad_norm': optax.global_norm(grads),
+    'learning_rate': rate,
+  }
+
+
+def eval_step(
+  config: ConfigDict,
+  state: State,
+  batch: dict[str, jax.Array],
+  sums: dict[str, jax.Array],
+) -> dict[str, jax.Array]:
+  """Adds a batch of test images to the sums.
+
+  An image counts for top-k when one of its labels is among its k highest logits.
+
+  Args:
+    config: only the fields of its program key are read.
+    state: of the network.
+    batch: 'image', 'labels' and 'mask' float32 `[B]`, 0 for rows of padding.
+    sums: of what came before.
+  """
+  data = config.data
+  dtype = jnp.dtype(config.model.dtype)
+  images = augment.normalize(batch['image'], data.mean, data.std, dtype)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  logits, _ = models.build(config).apply(variables, images, False)
+  labels, mask = batch['labels'], batch['mask']
+  loss = getattr(losses, config.train.loss)(logits, labels)
+  _, best = jax.lax.top_k(logits, min(5, data.num_classes))
+  hits = (best[:, :, None] == labels[:, None, :]).any(2)
+  return {
+    'num_images': sums['num_images'] + mask.sum(),
+    'loss': sums['loss'] + (loss * mask).sum(),
+    'top1': sums['top1'] + (hits[:, 0] * mask).sum(),
+    'top5': sums['top5'] + (hits.any(1) * mask).sum(),
+  }
+
+
+def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a training batch."""
+  data, size = config.data, config.train.batch_size
+  shapes = {
+    'image': ((size, data.image_size, data.image_size, data.channels), jnp.uint8),
+    'labels': ((size, data.max_labels), jnp.int32),
+    'id': ((size, 2), jnp.uint32),
+    'epoch': ((size,), jnp.uint32),
+  }
+  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def abstract_test_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
+  """Returns the shapes of a batch of test images."""
+  size = config.log.eval_batch_size
+  batch = abstract_batch(config)
+  shapes = {
+    'image': ((size, *batch['image'].shape[1:]), jnp.uint8),
+    'labels': ((size, *batch['labels'].shape[1:]), jnp.int32),
+    'mask': ((size,), jnp.float32),
+  }
+  return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def compile_program(
+  config: ConfigDict, mesh: Mesh, *, cropped: bool = False
+) -> Program:
+  """Returns the compiled functions of a config, from the cache when it has them.
+
+  Args:
+    config: of the cell.
+    mesh: to run on.
+    cropped: the batches come cropped at random, so the step shall not do it again.
+
+  Raises:
+    UserError: for batch sizes that do not divide over the mesh.
+  """
+  sharding.check_divides('train.batch_size', config.train.batch_size, mesh)
+  sharding.check_divides('log.eval_batch_size', config.log.eval_batch_size, mesh)
+  if cropped:
+    config = copy.deepcopy(config)
+    config.data.min_crop_area = 0.0
+  return _compile(config_lib.program_key(config), mesh)
+
+
+@functools.lru_cache(maxsize=32)
+def _compile(key: str, mesh: Mesh) -> Program:
+  # Built from the key alone, so that no field outside it can leak into the program.
+  config = config_lib.nested(json.loads(key))
+  whole, split = sharding.replicated(mesh), sharding.split_batch(mesh)
+  seconds = -time.monotonic()
+  rng = jax.eval_shape(lambda: jax.random.key(0))
+  schedule = optim.Schedule(
+    lr=jax.ShapeDtypeStruct((), jnp.float32),
+    steps=jax.ShapeDtypeStruct((), jnp.int32),
+    warmup_steps=jax.ShapeDtypeStruct((), jnp.int32),
+    decay_steps=jax.ShapeDtypeStruct((), jnp.int32),
+  )
+  state = jax.eval_shape(functools.partial(init, config), rng)
+  names = ('num_images', 'loss', 'top1', 'top5')
+  sums = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in names}
+
+  init_fn = jax.jit(functools.partial(init, config), out_shardings=whole)
+  train_fn = jax.jit(
+    functools.partial(train_step, config),
+    in_shardings=(whole, split, whole, whole),
+    out_shardings=whole,
+    donate_argnums=0,
+  )
+  eval_fn = jax.jit(
+    functools.partial(eval_step, config),
+    in_shardings=(whole, split, whole),
+    out_shardings=whole,
+  )
+  compiled_init = init_fn.lower(rng).compile()
+  compiled_train = train_fn.lower(
+    state, abstract_batch(config), rng, schedule
+  ).compile()
+  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), sums).compile()
+  zero = {name: jax.device_put(jnp.zeros((), jnp.float32), whole) for name in names}
+  seconds += time.monotonic()
+  return Program(mesh, compiled_init, compiled_train, compiled_eval, zero, seconds)

@@ -1,0 +1,269 @@
+"""Trains one cell, from its config to its last row of metrics.
+
+One loop in one function, in the order it happens. The state after step s is a function
+of the config and s alone, so a run that was killed and resumed ends equal to one that
+was not; what it had written beyond its last checkpoint is cut and written again.
+"""
+
+import json
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from scaling import config as config_lib
+from scaling import manifest, metrics, optim, sharding, step
+from scaling.checkpoint import Checkpoints
+from scaling.clock import Clock
+from scaling.data import pipeline, sources
+from scaling.errors import DivergedError, Stopped, UserError
+from scaling.evals import classify
+
+
+LOG = logging.getLogger('scaling')
+
+
+def train(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  data_dir: str | None = None,
+  tensorboard: bool = False,
+  should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+  """Trains one cell, or goes on where an earlier call left it.
+
+  Args:
+    config: of the cell; see configs/base.py.
+    workdir: the cell's own folder; config.json, manifest.json, metrics.jsonl and
+      checkpoints/ are written there.
+    data_dir: where the image set lies, when not in its usual place.
+    tensorboard: also write event files.
+    should_stop: asked after each update; True saves the state and stops.
+
+  Returns:
+    The last row of metrics.jsonl.
+
+  Raises:
+    UserError: for a config or image set that cannot be, or a workdir of another config.
+    DivergedError: at a loss or gradient that is not finite.
+    Stopped: after `should_stop` said so and the state was saved.
+  """
+  config_lib.check(config)
+  workdir = pathlib.Path(workdir)
+  workdir.mkdir(parents=True, exist_ok=True)
+  write_config(config, workdir)
+
+  clock = Clock()
+  mesh = sharding.make_mesh()
+  train_split, test_split = sources.load(config.data, data_dir)
+  subset = pipeline.make_subset(train_split, config.data)
+  num_steps = config_lib.num_steps(config, subset.num_images)
+  checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+  rows_path = workdir / 'metrics.jsonl'
+
+  try:
+    rows = metrics.read_rows(rows_path)
+    if checkpoints.latest_step == num_steps and is_last_row(rows, num_steps):
+      return rows[-1]
+
+    with clock.measure('compile'):
+      program = step.compile_program(
+        config, mesh, cropped=train_split.encoded is not None
+      )
+    metrics.write_atomically(
+      workdir / 'manifest.json',
+      json.dumps(
+        manifest.make(
+          config,
+          program,
+          steps=num_steps,
+          num_full=train_split.num_images,
+          num_test=test_split.num_images,
+          fingerprint=train_split.fingerprint,
+        ),
+        indent=2,
+      ),
+    )
+
+    whole = sharding.replicated(mesh)
+    init_key, augment_key = jax.device_put(
+      tuple(jax.random.split(jax.random.key(config.seed))), whole
+    )
+    schedule = optim.make_schedule(config, num_steps)
+    schedule = optim.Schedule(np.float32(schedule.lr), *map(np.int32, schedule[1:]))
+    state = program.init(init_key)
+    done, last_saved = 0, None
+    restored = checkpoints.restore(state, whole)
+    if restored is not None:
+      state, seconds = restored
+      clock.seconds = seconds | {
+        'compile': seconds['compile'] + clock.seconds['compile']
+      }
+      done = last_saved = int(state.step)
+      LOG.info('resuming at step %d of %d', done, num_steps)
+    rows = metrics.cut_rows(rows_path, -1 if restored is None else done)
+    evaluated = {row['step'] for row in rows if 'test/loss' in row}
+
+    def make_batch(number: int) -> dict[str, jax.Array]:
+      batch = pipeline.train_batch(
+        number,
+        split=train_split,
+        data=config.data,
+        subset=subset,
+        batch_size=config.train.batch_size,
+        seed=config.seed,
+        rows=sharding.process_rows(config.train.batch_size),
+      )
+      return sharding.put_batch(batch, mesh)
+
+    batches = pipeline.prefetch(make_batch, done, num_steps)
+    writer = metrics.Writer(workdir, tensorboard)
+    speed = _Speed(done, clock)
+    saved_at = time.monotonic()
+    pending = None  # the newest update's metrics, still on their way
+    try:
+      while True:
+        # `done` updates are made; the rows and the checkpoint of this step say so.
+        last = done == num_steps
+        stop = not last and should_stop()
+        log_due = done > 0 and (last or done % config.log.every_steps == 0)
+        eval_due = done not in evaluated and _eval_due(done, num_steps, config)
+        save_due = done != last_saved and (
+          last or stop or _save_due(done, time.monotonic() - saved_at, config)
+        )
+        row = {}
+        if pending is not None and (log_due or eval_due or save_due):
+          with clock.measure('train'):
+            values = _read(pending, done, last_saved, config)
+          pending = None
+          if log_due:
+            row |= values | speed.measure(done, config.train.batch_size)
+        if eval_due:
+          with clock.measure('eval'):
+            test = pipeline.test_batches(
+              test_split, config.data, config.log.eval_batch_size
+            )
+            row |= classify.evaluate(
+              program, state, (sharding.put_batch(batch, mesh) for batch in test)
+            )
+        if row:
+          row |= {f'time/{name}_seconds': s for name, s in clock.seconds.items()}
+          writer.write(done, row)
+          LOG.info('%s', describe(done, num_steps, row))
+        if save_due:
+          checkpoints.save(state, clock.seconds)
+          last_saved, saved_at = done, time.monotonic()
+        if last:
+          break
+        if stop:
+          checkpoints.wait()
+          raise Stopped(f'saved at step {done} of {num_steps}')
+
+        with clock.measure('train'):
+          waited = batches.wait_seconds
+          batch = next(batches)
+          clock.seconds['input_wait'] += batches.wait_seconds - waited
+          state, new = program.train_step(state, batch, augment_key, schedule)
+          # Read late, so that the device has the next update while Python waits.
+          if pending is not None:
+            _read(pending, done, last_saved, config)
+        pending = new
+        done += 1
+    finally:
+      writer.close()
+      batches.close()
+  finally:
+    checkpoints.close()
+
+  rows = metrics.read_rows(rows_path)
+  if not is_last_row(rows, num_steps):
+    raise OSError(f'{rows_path} does not hold the last row that was written to it')
+  return rows[-1]
+
+
+def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
+  """Writes config.json, or checks that the one there is the same.
+
+  Raises:
+    UserError: naming the first field that differs.
+  """
+  path = workdir / 'config.json'
+  fields = config_lib.plain(config)
+  if path.exists():
+    difference = config_lib.first_difference(json.loads(path.read_text()), fields)
+    if difference is not None:
+      raise UserError(
+        f'{workdir} was made by another config: {difference}; use another --workdir'
+      )
+    return
+  metrics.write_atomically(path, json.dumps(fields, indent=2))
+
+
+def is_last_row(rows: list[dict[str, Any]], num_steps: int) -> bool:
+  """Returns whether the rows end with the evaluation of the finished run."""
+  return bool(rows) and rows[-1]['step'] == num_steps and 'test/loss' in rows[-1]
+
+
+def describe(done: int, num_steps: int, row: dict[str, Any]) -> str:
+  """Returns a row as a line for people."""
+  parts = [f'step {done}/{num_steps}']
+  if 'train/loss' in row:
+    parts.append(f'loss {row["train/loss"]:.4f}')
+    parts.append(f'{row["time/images_per_second"]:.0f} images/s')
+  if 'test/top1' in row:
+    parts.append(f'test top-1 {row["test/top1"]:.2%}, loss {row["test/loss"]:.4f}')
+  return ' · '.join(parts)
+
+
+def _eval_due(done: int, num_steps: int, config: ConfigDict) -> bool:
+  every = config.log.eval_every_steps
+  return done in (0, num_steps) or (every > 0 and done % every == 0)
+
+
+def _save_due(done: int, seconds: float, config: ConfigDict) -> bool:
+  every = config.checkpoint.every_steps
+  by_step = every > 0 and done > 0 and done % every == 0
+  by_time = 0 < config.checkpoint.every_seconds <= seconds
+  return by_step or by_time
+
+
+def _read(
+  values: dict[str, jax.Array], step: int, last_saved: int | None, config: ConfigDict
+) -> dict[str, float]:
+  """Returns an update's metrics as numbers.
+
+  Raises:
+    DivergedError: when the loss or the gradient is not finite.
+  """
+  read = {f'train/{name}': float(v) for name, v in jax.device_get(values).items()}
+  if not (math.isfinite(read['train/loss']) and math.isfinite(read['train/grad_norm'])):
+    good = 'none yet' if last_saved is None else f'step {last_saved}'
+    raise DivergedError(
+      f'loss {read["train/loss"]} and gradient norm {read["train/grad_norm"]} at step '
+      f'{step}; last good checkpoint: {good}; try a lower optim.lr than '
+      f'{config.optim.lr:g} or a longer warm-up'
+    )
+  return read
+
+
+class _Speed:
+  """Images a second of training time, since the last measurement."""
+
+  def __init__(self, done: int, clock: Clock):
+    self._clock = clock
+    self._done, self._seconds = done, clock.seconds['train']
+
+  def measure(self, done: int, batch_size: int) -> dict[str, float]:
+    """Returns the rate since the last call."""
+    seconds = self._clock.seconds['train']
+    images = (done - self._done) * batch_size
+    rate = images / max(seconds - self._seconds, 1e-9)
+    self._done, self._seconds = done, seconds
+    return {'time/images_per_second': rate}
