@@ -156,7 +156,7 @@ def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
   pinned = args.overrides
   if config.smoke:
     pinned = {k: v for k, v in pinned.items() if k == 'seed'}
-    config, listed = sweep.shrink(config, listed, args.data_dir)
+    config, listed = sweep.shrink(config, args.data_dir)
   return config, sweep.make_cells(config, listed, pinned)
 
 
@@ -237,7 +237,7 @@ def run_train(args: Args) -> int:
 
   config, workdir = args.config, pathlib.Path(args.workdir)
   if config.smoke:
-    config, _ = sweep.shrink(config, [], args.data_dir)
+    config, _ = sweep.shrink(config, args.data_dir)
   config_lib.check(config)
   ledger.check_writable(workdir)
   if (workdir / 'study.json').exists():

@@ -76,12 +76,12 @@ def make_cells(
 
 
 def shrink(
-  config: ConfigDict, sweep: Sequence[Mapping[str, Any]], data_dir: str | None
+  config: ConfigDict, data_dir: str | None
 ) -> tuple[ConfigDict, list[dict[str, Any]]]:
   """Returns a study of four tiny cells that goes through the same machinery.
 
-  The set is made up where it is not at hand. The smallest depth, the form of the
-  network, the loss, the optimiser and the label space stay as they are.
+  The set is made up where it is not at hand. The form of the network, the loss, the
+  optimiser, the protocol and the label space stay as they are.
   """
   config = copy.deepcopy(config)
   data = config.data
@@ -99,10 +99,8 @@ def shrink(
   config.log.every_steps = 2
   config.log.eval_every_steps = 0
   config.log.eval_batch_size = 16
-  depth = min((cell.get('model.depth', config.model.depth) for cell in sweep))
-  return config, [
-    {'model.depth': depth, 'data.num_images': size} for size in (16, 32, 64, 128)
-  ]
+  config.model.depth = min(config_lib.DEPTHS[config.model.form])
+  return config, [{'data.num_images': size} for size in (16, 32, 64, 128)]
 
 
 def write_study(

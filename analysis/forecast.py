@@ -1,0 +1,319 @@
+"""What a fit says about more data, and how far that may be trusted.
+
+A forecast is a number with two intervals and a grade. The grade is the worst of a few
+plain limits (how many sizes, how many decades, how far beyond them, whether the curve
+is identified, whether it predicted its own largest sizes), and the limit that set it is
+given as a sentence, so that a reader can disagree with it.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+from scipy import special
+
+from analysis import noise
+from analysis.fit import Fit, Interval, Refusal
+
+FACTORS = (2.0, 10.0)
+GRADES = 'ABCD'
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+  """The curve at `factor` times the largest size, in the unit of the data.
+
+  Attributes:
+    factor: times the largest size.
+    size: images.
+    value: of the curve.
+    curve_lo, curve_hi: confidence interval of the curve.
+    lo, hi: prediction interval of one new run.
+    grade: A (as good as measured) to D (do not rely on it).
+    grade_reason: one sentence, the limit that set the grade.
+  """
+
+  factor: float
+  size: float
+  value: float
+  curve_lo: float
+  curve_hi: float
+  lo: float
+  hi: float
+  grade: str
+  grade_reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Gain:
+  """Gain per doubling of the data at one depth; positive is better.
+
+  Attributes:
+    depth: of the network.
+    law: that gave it.
+    where: 'window' (average over it, log-linear) or 'next' (from `size` to twice it).
+    size: images; the largest common size.
+    value, lo, hi: in the unit of the data.
+  """
+
+  depth: int
+  law: str
+  where: str
+  size: float
+  value: float
+  lo: float
+  hi: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+  """Gain per doubling of the deepest minus the shallowest network."""
+
+  shallow: int
+  deep: int
+  law: str
+  where: str
+  size: float
+  value: float
+  lo: float
+  hi: float
+  words: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Interaction:
+  """Does depth change what more data buys?
+
+  Attributes:
+    gains: one per depth and way of measuring.
+    differences: one per way of measuring; empty with fewer than two depths.
+    note: what was left out, or ''.
+  """
+
+  gains: tuple[Gain, ...]
+  differences: tuple[Difference, ...]
+  note: str
+
+
+def forecasts(fit: Fit, largest: float | None = None) -> tuple[Forecast, ...]:
+  """Forecasts at 2 and 10 times `largest` images (default: the largest fitted)."""
+  largest = fit.window[1] if largest is None else float(largest)
+  rows = []
+  for factor in FACTORS:
+    size = factor * largest
+    value, curve_lo, curve_hi, lo, hi = (float(band[0]) for band in fit.predict(size))
+    grade_letter, reason = grade(fit, size)
+    rows.append(
+      Forecast(factor, size, value, curve_lo, curve_hi, lo, hi, grade_letter, reason)
+    )
+  return tuple(rows)
+
+
+def grade(fit: Fit, size: float) -> tuple[str, str]:
+  """Grade of the fit at `size` images, and the sentence for it."""
+  decades = np.log10(fit.window[1] / fit.window[0])
+  factor = size / fit.window[1]
+  ahead = np.log10(factor)
+  times = f'{factor:.3g} times'
+  limits: list[tuple[int, str]] = []
+
+  def limit(worst: int, sentence: str) -> None:
+    limits.append((worst, sentence))
+
+  raw = fit.curve(size)[0]
+  if fit.kind != 'loss' and not 0 <= raw <= 1:
+    limit(3, f'the line leaves the possible range ({100 * raw:.0f}%) before this size')
+  if ahead > 0 and ahead > 0.5 * decades + 1e-9:
+    limit(
+      3,
+      f'{times} the largest size is {ahead:.1f} decades ahead of only '
+      f'{decades:.1f} decades of sizes',
+    )
+  elif ahead > 0.35 * decades:
+    limit(2, f'{times} the largest size is far beyond {decades:.1f} decades of sizes')
+  elif ahead > 0.16 * decades:
+    limit(
+      1,
+      f'{times} the largest size is a fair step beyond {decades:.1f} decades of sizes',
+    )
+  if factor > 4:
+    limit(1, f'{times} the largest size is beyond the 4 times that curves usually hold')
+  if decades < 1:
+    limit(2, f'the sizes span {decades:.1f} decades, less than one')
+  if fit.num_sizes <= 3:
+    limit(3, f'only {fit.num_sizes} sizes were fitted')
+  elif fit.num_sizes == 4:
+    limit(2, 'only 4 sizes were fitted')
+  elif fit.num_sizes <= 6:
+    limit(1, f'only {fit.num_sizes} sizes were fitted')
+  unidentified = [
+    flag
+    for flag in fit.flags
+    if flag in ('exponent at bound', 'exponent unidentified', 'floor unidentified')
+  ]
+  if unidentified:
+    limit(2 if factor > 4 else 1, f'{unidentified[0]} in this window')
+  if 'lack of fit' in fit.flags:
+    limit(2, 'the size means scatter about the curve more than the seeds explain')
+  if 'no repeats' in fit.flags:
+    limit(1, 'without repeats the noise is known from the scatter about the curve only')
+  if 'no trend' in fit.flags:
+    limit(2, 'no trend can be told from the noise')
+  _limit_by_rolling(fit, limit)
+  bands = fit.predict(size)
+  gain = abs(raw - fit.curve(fit.window[1])[0])
+  half = float(bands.curve_hi[0] - bands.curve_lo[0]) / 2
+  if half > gain:
+    limit(2, 'the interval is wider than the change it forecasts')
+  if not limits:
+    return 'A', 'many sizes, a short step ahead, and a tested curve'
+  worst, sentence = max(limits, key=lambda pair: pair[0])
+  return GRADES[worst], sentence
+
+
+def _limit_by_rolling(fit: Fit, limit) -> None:
+  if fit.rolling_error is None:
+    limit(1, 'too few sizes to test it on held-out larger ones')
+    return
+  share = fit.rolling_error / max(np.ptp(fit.points.means), 1e-12)
+  if share > 0.025:
+    missed = (
+      f'{100 * fit.rolling_error:.1f} points'
+      if fit.kind != 'loss'
+      else f'{fit.rolling_error:.2g}'
+    )
+    limit(
+      3 if share > 0.1 else 2 if share > 0.05 else 1,
+      f'fitted to the smaller sizes only, it missed the largest by {missed}',
+    )
+
+
+def interaction(
+  fits_by_depth: Mapping[int, Mapping[str, Fit | Refusal]],
+) -> Interaction:
+  """Compares the gain per doubling between depths.
+
+  Two ways: the average over the window (slope of the log-linear law times log10(2)),
+  which needs no extrapolation, and the next doubling from the largest size all depths
+  have (power law with floor), which is the decision to be made.
+
+  Args:
+    fits_by_depth: depth -> {law: fit}, with 'log_linear' and 'power_floor'.
+
+  Returns:
+    Gains and differences with intervals. Over the window the two depths are compared
+    size by size, so that a curvature they share cancels instead of widening the
+    interval. Otherwise the interval of a difference combines those of its two ends
+    (Zou and Donner 2008). Both take the depths as independent; runs that share a subset
+    are positively correlated, so the intervals err on the wide side.
+  """
+  usable = {
+    depth: {law: fit for law, fit in fits.items() if isinstance(fit, Fit)}
+    for depth, fits in sorted(fits_by_depth.items())
+  }
+  present = [fits for fits in usable.values() if fits]
+  if not present:
+    return Interaction((), (), 'no depth could be fitted')
+  common = set.intersection(
+    *(set(next(iter(fits.values())).points.sizes) for fits in present)
+  )
+  notes = []
+  left_out = [str(depth) for depth, fits in usable.items() if not fits]
+  if left_out:
+    notes.append(f'depth {", ".join(left_out)} could not be fitted')
+  if len({fit.window for fits in present for fit in fits.values()}) > 1:
+    notes.append('the depths do not cover the same sizes')
+  gains: list[Gain] = []
+  differences: list[Difference] = []
+  size = float(max(common)) if common else float('nan')
+  if not common:
+    notes.append('the depths share no size')
+  for law, where in (('log_linear', 'window'), ('power_floor', 'next')):
+    if where == 'next' and not common:
+      continue
+    rows = [
+      Gain(depth, law, where, size, *fits[law].gain_per_doubling(_start(size)))
+      for depth, fits in usable.items()
+      if law in fits
+    ]
+    gains += rows
+    if len(rows) >= 2:
+      ends = [usable[row.depth][law] for row in (rows[0], rows[-1])]
+      paired = _paired(*ends) if where == 'window' else None
+      differences.append(_difference(rows[0], rows[-1], paired))
+  return Interaction(tuple(gains), tuple(differences), '; '.join(notes))
+
+
+def _start(size: float) -> float:
+  return size if np.isfinite(size) else 1.0  # the log-linear gain is the same anywhere
+
+
+def _paired(shallow: Fit, deep: Fit) -> tuple[float, float, float] | None:
+  """Log-linear gain per doubling of the difference of two curves, with its interval.
+
+  None with fewer than three common sizes.
+  """
+  common, left, right = np.intersect1d(
+    shallow.points.sizes, deep.points.sizes, return_indices=True
+  )
+  if len(common) < 3:
+    return None
+  sign = 1 if deep.kind == 'accuracy' else -1
+  gap = sign * (deep.points.means[right] - shallow.points.means[left])
+  known = np.zeros(len(common))
+  known_dof = 0.0
+  for fit, index in ((shallow, left), (deep, right)):
+    known += (fit.noise.v0 + fit.noise.v1 / common) / fit.points.counts[index]
+    known_dof += fit.noise.seed_dof
+  x = np.log2(common)
+
+  def slope(weights: np.ndarray) -> tuple[float, float, np.ndarray]:
+    weights = weights / weights.sum()
+    centred = x - weights @ x
+    square = float(weights @ centred**2)
+    value = float((weights * centred) @ gap) / square
+    return value, square, weights @ gap + value * centred
+
+  dof_left = len(common) - 2
+  extra, dof = noise.misfit(
+    gap, known, known_dof or dof_left, dof_left, lambda weights: slope(weights)[2]
+  )
+  # Without noise anywhere the weights are equal.
+  variance = known + extra + (1e-9 * np.abs(gap).max() + 1e-300) ** 2
+  value, square, _ = slope(1 / variance)
+  error = 1 / np.sqrt((1 / variance).sum() * square)
+  half = float(special.stdtrit(dof, (1 + deep.level) / 2) * error)
+  return value, value - half, value + half
+
+
+def _difference(
+  shallow: Gain, deep: Gain, paired: tuple[float, float, float] | None
+) -> Difference:
+  if paired:
+    value, lo, hi = paired
+  else:
+    value = deep.value - shallow.value
+    lo, hi = subtract(
+      (deep.value, deep.lo, deep.hi), (shallow.value, shallow.lo, shallow.hi)
+    )
+  if lo > 0:
+    words = 'deeper gains more'
+  elif hi < 0:
+    words = 'deeper gains less'
+  else:
+    words = 'no difference can be shown'
+  return Difference(
+    shallow.depth, deep.depth, deep.law, deep.where, deep.size, value, lo, hi, words
+  )
+
+
+def subtract(
+  first: tuple[float, float, float], second: tuple[float, float, float]
+) -> Interval:
+  """Interval of a difference of two independent estimates (value, lo, hi each)."""
+  a, a_lo, a_hi = first
+  b, b_lo, b_hi = second
+  value = a - b
+  lo = value - float(np.hypot(a - a_lo, b_hi - b))
+  hi = value + float(np.hypot(a_hi - a, b - b_lo))
+  return lo, hi

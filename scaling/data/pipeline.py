@@ -1,0 +1,219 @@
+"""Batches for the loop: pure functions of the step, and a thread that runs ahead.
+
+A training batch depends on its arguments alone, so there is no iterator to save: a run
+resumes by asking for the next step. Pixels stay bytes until they reach the device.
+"""
+
+import collections
+import concurrent.futures
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+from typing import Generic, Self, TypeVar
+
+import numpy as np
+from ml_collections import ConfigDict
+from numpy.typing import NDArray
+
+from scaling.data.decode import decode, random_resized_crop, resize_center_crop
+from scaling.data.split import Split
+from scaling.data.subsets import (
+  Ids,
+  Subset,
+  balanced_subset,
+  batch_ids,
+  uniform_numbers,
+  uniform_subset,
+)
+from scaling.errors import UserError
+
+Batch = dict[str, np.ndarray]
+T = TypeVar('T')
+
+_LABELS_READ = 4096  # at a time: an encoded set reads whole records for them
+
+
+def make_subset(split: Split, data: ConfigDict) -> Subset:
+  """Returns the training images that the config asks for.
+
+  Raises:
+    UserError: when there are too few images, or classes cannot be balanced.
+  """
+  num_images = data.num_images or split.num_images
+  if data.subset == 'uniform':
+    return uniform_subset(num_images, split.num_images, data.subset_seed, data.name)
+  if data.max_labels != 1:
+    raise UserError(
+      f"data.subset='balanced' needs one label an image, and data.max_labels="
+      f"{data.max_labels}; use data.subset='uniform'"
+    )
+  starts = range(0, split.num_images, _LABELS_READ)
+  ids = (np.arange(i, min(i + _LABELS_READ, split.num_images)) for i in starts)
+  labels = np.concatenate([split.labels(some)[:, 0] for some in ids])
+  if labels.min() < 0:
+    raise UserError(
+      f"data.subset='balanced' but image {labels.argmin()} of {data.name} has no label;"
+      " use data.subset='uniform'"
+    )
+  missing = np.flatnonzero(np.bincount(labels, minlength=split.num_classes) == 0)
+  if missing.size:
+    raise UserError(
+      f"data.subset='balanced' but class {split.label_names[missing[0]]!r} of"
+      f" {data.name} has no training image; use data.subset='uniform'"
+    )
+  return balanced_subset(num_images, labels, data.subset_seed, data.name)
+
+
+def train_batch(
+  step: int,
+  *,
+  split: Split,
+  data: ConfigDict,
+  subset: Subset,
+  batch_size: int,
+  seed: int,
+  rows: slice = slice(None),
+) -> Batch:
+  """Returns the batch that the update after `step` finished ones trains on.
+
+  Encoded images come cropped at random when `data.min_crop_area` is set; all other
+  augmentation is the device's.
+
+  Args:
+    step: updates finished before it.
+    split: the training part.
+    data: the `data` part of the config.
+    subset: the training images.
+    batch_size: images, over all processes.
+    seed: of the augmentation.
+    rows: of the global batch, for this process.
+
+  Returns:
+    `image` uint8 `[b, S, S, C]`, `labels` int32 `[b, K]` padded with -1, `id` uint32
+    `[b, 2]` (low and high half) and `epoch` uint32 `[b]`.
+  """
+  ids, epochs = batch_ids(step, batch_size, subset, data.order_seed)
+  ids, epochs = ids[rows], epochs[rows]
+  if data.min_crop_area > 0:
+    numbers = uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
+  else:
+    numbers = None
+  return {
+    'image': _images(ids, split, data, numbers),
+    'labels': split.labels(ids),
+    'id': np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32),
+    'epoch': epochs.astype(np.uint32),
+  }
+
+
+def test_batches(split: Split, data: ConfigDict, batch_size: int) -> Iterator[Batch]:
+  """Yields all images in order, in batches of one size.
+
+  Yields:
+    `image` uint8 `[B, S, S, C]`, `labels` int32 `[B, K]` and `mask` float32 `[B]`: 1,
+    or 0 in the rows that fill up the last batch, whose labels are -1.
+  """
+  for start in range(0, split.num_images, batch_size):
+    ids = np.arange(start, min(start + batch_size, split.num_images))
+    fill = (0, batch_size - len(ids))
+    images = _images(ids, split, data, None)
+    yield {
+      'image': np.pad(images, (fill, (0, 0), (0, 0), (0, 0))),
+      'labels': np.pad(split.labels(ids), (fill, (0, 0)), constant_values=-1),
+      'mask': np.pad(np.ones(len(ids), np.float32), fill),
+    }
+
+
+test_batches.__test__ = False  # pytest takes the name for a test
+
+
+@functools.cache
+def _decoders() -> concurrent.futures.ThreadPoolExecutor:
+  return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), 'decode')
+
+
+def _images(
+  ids: Ids, split: Split, data: ConfigDict, numbers: NDArray[np.float64] | None
+) -> NDArray[np.uint8]:
+  """Returns the images, cropped to size at random (with `numbers`) or in the centre."""
+  if split.images is not None:
+    return split.images(ids)
+  assert split.encoded is not None
+
+  def prepare(row: int, encoded: bytes) -> NDArray[np.uint8]:
+    image = decode(encoded, data.channels, split.where(int(ids[row])))
+    if numbers is None:
+      return resize_center_crop(image, data.image_size, data.resize_short)
+    return random_resized_crop(image, data.image_size, data.min_crop_area, numbers[row])
+
+  return np.stack(list(_decoders().map(prepare, range(len(ids)), split.encoded(ids))))
+
+
+class Prefetch(Generic[T]):
+  """Yields `make(start), ..., make(stop - 1)`, prepared ahead by a thread of its own.
+
+  An error in `make` is raised where its item would have come. Leaving the `with` block,
+  `close()` or dropping the last reference ends the thread, after at most the item it is
+  working on.
+
+  Args:
+    make: prepares the item of one step; called in order, in the thread.
+    start: first step.
+    stop: step after the last.
+    ahead: items that may wait to be taken.
+
+  Attributes:
+    wait_seconds: time that the consumer has spent waiting for items.
+  """
+
+  def __init__(
+    self, make: Callable[[int], T], start: int, stop: int, ahead: int = 2
+  ) -> None:
+    self.wait_seconds = 0.0
+    self._make = make
+    self._steps = iter(range(start, stop))
+    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'prefetch')
+    self._pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
+    for _ in range(max(ahead, 1)):
+      self._submit()
+
+  def _submit(self) -> None:
+    for step in self._steps:
+      self._pending.append(self._thread.submit(self._make, step))
+      return
+
+  def __iter__(self) -> Self:
+    return self
+
+  def __next__(self) -> T:
+    if not self._pending:
+      self.close()
+      raise StopIteration
+    began = time.perf_counter()
+    try:
+      item = self._pending.popleft().result()
+    except BaseException:
+      self.close()
+      raise
+    self.wait_seconds += time.perf_counter() - began
+    self._submit()
+    return item
+
+  def close(self) -> None:
+    """Ends the thread; the items not yet taken are dropped."""
+    self._pending.clear()
+    self._steps = iter(())
+    self._thread.shutdown(cancel_futures=True)
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  def __del__(self) -> None:
+    self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+prefetch = Prefetch  # a verb, where it is called

@@ -1,0 +1,89 @@
+"""The image sets a config can name, behind one function, each checked against the config.
+
+A set is loaded once per process and kept, for a worker trains many cells on it: they
+differ in subset and seeds, which do not enter here.
+"""
+
+import functools
+
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
+
+from scaling.data import digits, folder, idx, made_up, tfds
+from scaling.data.split import Split
+from scaling.errors import UserError
+
+__all__ = ['Split', 'at_hand', 'load']
+
+_SOURCES = {
+  'digits': digits,
+  'folder': folder,
+  'idx': idx,
+  'made_up': made_up,
+  'tfds': tfds,
+}
+# The fields that decide what is loaded.
+_FIELDS = (
+  'source',
+  'name',
+  'train_split',
+  'test_split',
+  'test_fraction',
+  'image_key',
+  'label_key',
+  'num_classes',
+  'max_labels',
+  'image_size',
+  'channels',
+  'made_up_train',
+  'made_up_test',
+)
+
+
+def at_hand(data: ConfigDict, data_dir: str | None = None) -> bool:
+  """Returns whether `load` would find its files, without reading them."""
+  return _SOURCES[data.source].at_hand(data, data_dir)
+
+
+def load(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
+  """Returns the training and the test part of the set that the config names.
+
+  Args:
+    data: the `data` part of a config.
+    data_dir: where the files are; each source has its own default.
+
+  Raises:
+    UserError: when the set is not there, is broken or differs from the config.
+  """
+  return _load(FrozenConfigDict({field: data[field] for field in _FIELDS}), data_dir)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
+  train, test = _SOURCES[data.source].load(data, data_dir)
+  _check(train, data, data.train_split)
+  _check(test, data, data.test_split)
+  return train, test
+
+
+def _check(split: Split, data: ConfigDict, part: str) -> None:
+  if split.num_images == 0:
+    raise UserError(f'{data.name}, {part}: there are no images; choose another part')
+  if split.num_classes != data.num_classes:
+    raise UserError(
+      f'data.num_classes={data.num_classes} but {data.name} has {split.num_classes}'
+      f' classes; set data.num_classes={split.num_classes}'
+    )
+  if split.images is None:
+    return
+  height, width, channels = split.images(np.zeros(1, np.int64)).shape[1:]
+  if channels != data.channels:
+    raise UserError(
+      f'data.channels={data.channels} but the images of {data.name} have {channels};'
+      f' set data.channels={channels}'
+    )
+  if not height == width == data.image_size:
+    raise UserError(
+      f'data.image_size={data.image_size} but the images of {data.name} are'
+      f' {height}x{width} pixels; set data.image_size={height}'
+    )

@@ -1,0 +1,113 @@
+"""One part (training or test) of an image set, as functions of image ids.
+
+Sources differ in where their pixels and labels are; behind these functions they look
+the same, and none has to hold what it can compute or read on demand.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.data.subsets import Ids, rank_in_class
+from scaling.errors import UserError
+
+
+def _by_id(image_id: int) -> str:
+  return f'image {image_id}'
+
+
+@dataclass(frozen=True)
+class Split:
+  """The images `0..num_images-1` of one part of a set.
+
+  Exactly one of `images` and `encoded` is set.
+
+  Attributes:
+    num_images: how many.
+    num_classes: of the whole set.
+    labels: maps ids `[B]` to int32 `[B, K]`: distinct classes, then -1.
+    images: maps ids `[B]` to uint8 `[B, H, W, C]`, where all share one square shape.
+    encoded: maps ids `[B]` to the bytes of the image files, to be decoded.
+    label_names: of the classes.
+    fingerprint: changes with the content, as far as that is cheap to know.
+    where: maps one id to words that find its image, for errors.
+  """
+
+  num_images: int
+  num_classes: int
+  labels: Callable[[Ids], NDArray[np.int32]]
+  images: Callable[[Ids], NDArray[np.uint8]] | None
+  encoded: Callable[[Ids], list[bytes]] | None
+  label_names: tuple[str, ...]
+  fingerprint: str
+  where: Callable[[int], str] = _by_id
+
+
+def fingerprint(*parts: object) -> str:
+  """Returns 16 hex digits that identify the parts: arrays, or anything with a repr."""
+  digest = hashlib.sha256()
+  for part in parts:
+    if isinstance(part, np.ndarray):
+      digest.update(repr((part.shape, str(part.dtype))).encode())
+      digest.update(np.ascontiguousarray(part).tobytes())
+    else:
+      digest.update(repr(part).encode())
+  return digest.hexdigest()[:16]
+
+
+def in_memory(
+  images: NDArray[np.uint8], labels: NDArray[np.int32], label_names: Sequence[str]
+) -> Split:
+  """Returns the part that these arrays hold.
+
+  Args:
+    images: `[N, H, W, C]`.
+    labels: `[N, K]`, distinct classes padded with -1.
+    label_names: `[num_classes]`.
+  """
+  sample = images[:: max(1, len(images) // 256)]  # all of it would take a second
+  return Split(
+    num_images=len(images),
+    num_classes=len(label_names),
+    labels=labels.__getitem__,
+    images=images.__getitem__,
+    encoded=None,
+    label_names=tuple(label_names),
+    fingerprint=fingerprint(images.shape, sample, labels, tuple(label_names)),
+  )
+
+
+def one_label(labels: NDArray[np.integer], max_labels: int) -> NDArray[np.int32]:
+  """Returns the labels `[N]` of single-label images, padded with -1 to `[N, K]`."""
+  table = np.full((len(labels), max_labels), -1, np.int32)
+  table[:, 0] = labels
+  return table
+
+
+def hold_out(labels: NDArray[np.integer], fraction: float) -> tuple[Ids, Ids]:
+  """Returns the ids of a training and a test part with the same share of each class.
+
+  The choice is fixed, whatever the seeds of a run, for test errors are compared between
+  runs. A class gives at least one image to the test part, unless it has only one.
+
+  Args:
+    labels: `[N]`, the class of each image.
+    fraction: of each class for the test part.
+
+  Raises:
+    UserError: when the fraction leaves either part empty.
+  """
+  if not 0 < fraction < 1:
+    raise UserError(f'data.test_fraction={fraction} must lie between 0 and 1')
+  counts = np.bincount(labels)
+  num_test = np.clip(np.rint(fraction * counts), 1, counts - 1)
+  test = rank_in_class(labels, 'hold out') < num_test[labels]
+  if not test.any():
+    raise UserError(
+      f'data.test_fraction={fraction} leaves no test image, for no class has two'
+      ' images; add images or a test folder'
+    )
+  return np.flatnonzero(~test), np.flatnonzero(test)

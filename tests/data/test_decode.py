@@ -1,0 +1,122 @@
+"""Pillow's images to pixels, and the two crops."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scaling.data.decode import decode, random_resized_crop, resize_center_crop
+from scaling.errors import UserError
+
+COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def encode(image: Image.Image, form: str, **options) -> bytes:
+  file = io.BytesIO()
+  image.save(file, form, **options)
+  return file.getvalue()
+
+
+def test_lossless_colour_survives(png):
+  assert (decode(png(COLOURS), 3, 'x') == COLOURS).all()
+
+
+def test_grey_to_colour_and_back(png):
+  grey = COLOURS[..., 0]
+  assert (decode(png(grey), 1, 'x') == grey[..., None]).all()
+  assert (decode(png(grey), 3, 'x') == grey[..., None]).all()
+  luma = np.asarray(Image.fromarray(COLOURS).convert('L'))
+  assert (decode(png(COLOURS), 1, 'x')[..., 0] == luma).all()
+
+
+def test_transparency_is_dropped(png):
+  alpha = np.full((5, 7, 1), 9, np.uint8)
+  rgba = np.concatenate([COLOURS, alpha], axis=-1)
+  assert (decode(png(rgba), 3, 'x') == COLOURS).all()
+  assert (decode(png(rgba), 4, 'x') == rgba).all()
+
+
+def test_sixteen_bits_keep_the_upper_byte():
+  deep = np.array([[0, 255, 256], [4660, 65279, 65535]], np.uint16)
+  pixels = decode(encode(Image.fromarray(deep), 'PNG'), 1, 'x')
+  assert pixels[..., 0].tolist() == [[0, 0, 1], [18, 254, 255]]
+
+
+def test_palettes_and_moving_pictures():
+  palette = Image.fromarray(COLOURS).quantize(8)
+  expected = np.asarray(palette.convert('RGB'))
+  moving = encode(palette, 'GIF', save_all=True, append_images=[palette.copy()])
+  assert (decode(moving, 3, 'x') == expected).all()
+  clear = encode(palette, 'PNG', transparency=bytes([0, 128, 255]))
+  assert (decode(clear, 3, 'x') == expected).all()
+
+
+def test_jpeg_and_cmyk():
+  flat = Image.new('RGB', (16, 16), (200, 100, 50))
+  # JPEG loses at most a few levels on a flat image.
+  assert np.abs(decode(encode(flat, 'JPEG'), 3, 'x') - [200.0, 100, 50]).max() <= 4
+  assert decode(encode(flat.convert('CMYK'), 'JPEG'), 3, 'x').shape == (16, 16, 3)
+
+
+def test_corrupt_images_are_named(png):
+  whole = png(np.zeros((64, 64, 3), np.uint8) + COLOURS[0, 0])
+  flipped = bytearray(whole)
+  flipped[len(whole) // 2] ^= 0xFF
+  for broken in (b'', b'text', whole[: len(whole) // 2], bytes(flipped), whole[:20]):
+    with pytest.raises(
+      UserError, match=r'^cats/1\.png is no readable image .*mend it$'
+    ):
+      decode(broken, 3, 'cats/1.png')
+
+
+def test_channels_that_cannot_be_decoded(png):
+  with pytest.raises(UserError, match=r'data\.channels=2'):
+    decode(png(COLOURS), 2, 'x')
+
+
+@pytest.mark.parametrize('shape', [(40, 60, 3), (60, 40, 3), (32, 32, 1), (10, 200, 3)])
+def test_random_crops_stay_inside(shape):
+  # Rows count down, columns across: the crop shows where it was taken.
+  image = np.zeros(shape, np.uint8) + 100
+  rng = np.random.default_rng(0)
+  for _ in range(200):
+    crop = random_resized_crop(image, 16, 0.08, rng.random(4))
+    assert crop.shape == (16, 16, shape[2])
+    assert (crop == 100).all()  # no pixels from beyond the border
+
+
+def test_random_crop_of_everything_is_a_plain_resize():
+  image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+  crop = random_resized_crop(image, 32, 1.0, np.zeros(4))
+  assert (crop == image).all()
+
+
+def test_random_crops_have_the_asked_area_and_aspect():
+  ramp = np.zeros((200, 200, 3), np.uint8)
+  ramp[..., 0] = np.arange(200)
+  ramp[..., 1] = np.arange(200)[:, None]
+  areas = []
+  for numbers in np.random.default_rng(0).random((300, 4)):
+    crop = random_resized_crop(ramp, 50, 0.25, numbers).astype(float)
+    width = (crop[0, -1, 0] - crop[0, 0, 0]) * 50 / 49
+    height = (crop[-1, 0, 1] - crop[0, 0, 1]) * 50 / 49
+    assert 0.72 < width / height < 1.4  # 3/4 to 4/3, read off whole pixel values
+    areas.append(width * height / 200**2)
+  # Uniform in [0.25, 1]: mean 0.625, deviation of the mean 0.0125.
+  assert abs(np.mean(areas) - 0.625) < 0.05
+  assert min(areas) > 0.24
+
+
+def test_centre_crop_takes_the_centre():
+  image = np.zeros((64, 128, 3), np.uint8)
+  image[:, 32:96] = 255
+  assert (resize_center_crop(image, 56, 0) == 255).all()
+  square = np.random.default_rng(0).integers(0, 256, (32, 32, 1), np.uint8)
+  assert (resize_center_crop(square, 32, 32) == square).all()
+  assert (resize_center_crop(square, 28, 32) == square[2:30, 2:30]).all()
+
+
+def test_centre_crop_of_less_than_it_needs():
+  with pytest.raises(UserError, match=r'data\.resize_short=200 .*data\.image_size=224'):
+    resize_center_crop(np.zeros((300, 300, 3), np.uint8), 224, 200)
