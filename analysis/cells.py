@@ -22,7 +22,7 @@ class Cell:
     manifest: {} if not written yet.
     state: of status.json; 'pending' without one.
     reason: why the state is what it is, or why the cell has no result.
-    failures: attempts that failed so far.
+    attempts: how often a worker began it.
     rows: metrics by step, rows of one step merged.
   """
 
@@ -31,7 +31,7 @@ class Cell:
   manifest: dict[str, Any]
   state: str
   reason: str
-  failures: int
+  attempts: int
   rows: dict[int, dict[str, Any]]
 
   def last(self, key: str) -> float:
@@ -70,14 +70,14 @@ def read_cell(folder: pathlib.Path) -> Cell:
   rows, torn = _read_rows(folder / 'metrics.jsonl')
   state = str(status.get('state') or ('unknown' if problem else 'pending'))
   reason = str(status.get('reason') or problem or torn)
-  failures = status.get('failures')
+  attempts = status.get('attempts')
   return Cell(
     name=folder.name,
     config=_read_json(folder / 'config.json')[0],
     manifest=_read_json(folder / 'manifest.json')[0],
     state=state,
     reason=reason,
-    failures=int(failures) if _is_number(failures) else 0,
+    attempts=int(attempts) if _is_number(attempts) else 0,
     rows=rows,
   )
 

@@ -24,6 +24,15 @@ from analysis.forecast import forecasts
 from analysis.laws import LAWS
 
 Key = tuple[Hashable, ...]
+Fits = Mapping[Key, Mapping[str, Fit | Refusal]]
+
+GROUP = ('depth', 'width')  # what tells the curves of a study apart
+SHOWN_LAWS = ('log_linear', 'power_floor')  # in texts; fits.csv has them all
+METRICS = {
+  'test/top1': 'test top-1 accuracy',
+  'test/top5': 'test top-5 accuracy',
+  'test/loss': 'test loss (nats)',
+}
 
 _BANDS = ('', '_lo', '_hi')
 _PARAMETERS = tuple(

@@ -47,7 +47,7 @@ _CELL_COLUMNS = [
   'name',
   'state',
   'reason',
-  'failures',
+  'attempts',
   'depth',
   'width',
   'num_images',
@@ -74,7 +74,7 @@ class Study:
     workdir: its folder.
     config: the resolved base config, nested.
     config_file: the file it came from, or ''.
-    cells: one row per listed cell: name, state, reason, failures, depth, width,
+    cells: one row per listed cell: name, state, reason, attempts, depth, width,
       num_images, seed, steps, seconds (training), device_seconds, flops, path. Unknown
       numbers are nan.
     table: one row per (cell, metric), the columns of `COLUMNS`, from the evaluation
@@ -237,8 +237,8 @@ def _known(
   if num_images == 0:
     num_images = manifest.get('num_full', math.nan)
   batch_size = manifest.get('batch_size', field('train.batch_size'))
-  steps = manifest.get('steps', field('train.steps'))
-  epochs = field('train.epochs')
+  steps = manifest.get('steps', field('train.steps') or None)
+  epochs = field('train.epochs') or None
   examples = manifest.get('examples')
   if examples is None and steps is not None and batch_size is not None:
     examples = steps * batch_size
@@ -260,7 +260,7 @@ def _known(
     'train_seconds': seconds,
     'images_per_second': cell.last('time/images_per_second'),
     'path': f'cells/{cell.name}',
-    'failures': cell.failures,
+    'attempts': cell.attempts,
     'seconds': seconds,
     'device_seconds': seconds * (manifest.get('num_devices') or 1),
   }

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import runpy
+import shutil
 import signal
 import sys
 import textwrap
@@ -213,7 +214,9 @@ def run_sweep(args: Args) -> int:
     print('stopped; the same command goes on from here', file=sys.stderr)
     return INTERRUPTED
   if not all(cell.ended for cell in seen):
-    raise UserError(f'the workers ended early; see {workdir / "logs"}')
+    if shutil.disk_usage(workdir).free < 1 << 20:
+      raise UserError(f'the disk of {workdir} is full; free some and run it again')
+    raise UserError(f'the workers ended early; {workdir / "logs"} says why')
   return FAILED if any(cell.state == 'failed' for cell in seen) else OK
 
 

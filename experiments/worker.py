@@ -4,7 +4,8 @@ It lives for the whole sweep, so that imports and compilation are paid once per 
 and depth. Its orders come as one JSON line on standard input, which its launcher then
 keeps open: when that closes the launcher is gone, and the worker saves and leaves.
 
-Exit status: 0 nothing left to do, 75 stopped and to be started again.
+Exit status: 0 nothing left to do, 74 the folder cannot be written, 75 stopped and to be
+started again.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 from experiments import ledger, sweep
 from scaling.errors import Stopped, UserError
 
-STOPPED = 75  # EX_TEMPFAIL
+STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
 LOG = logging.getLogger('scaling')
 
 
@@ -40,12 +41,16 @@ def main() -> int:
     os.sched_setaffinity(0, orders['cores'])
   use_compilation_cache()
   workdir = pathlib.Path(orders['workdir'])
-  work(
-    [sweep.cell_folder(workdir, name) for name in orders['cells']],
-    data_dir=orders['data_dir'],
-    tensorboard=orders['tensorboard'],
-    stop=stop,
-  )
+  try:
+    work(
+      [sweep.cell_folder(workdir, name) for name in orders['cells']],
+      data_dir=orders['data_dir'],
+      tensorboard=orders['tensorboard'],
+      stop=stop,
+    )
+  except OSError as error:
+    LOG.error('%s cannot be written: %s', workdir, error)
+    return STORAGE
   return STOPPED if stop.is_set() else 0
 
 
@@ -131,7 +136,7 @@ def use_compilation_cache() -> None:
   """Lets compiled programs outlive the process; JAX's own variable moves the place."""
   import jax
 
-  if not jax.config.jax_compilation_cache_dir:
+  if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
     jax.config.update('jax_compilation_cache_dir', f'{home}/scaling/jax')
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
@@ -150,7 +155,9 @@ def _logged_to(path: pathlib.Path) -> Iterator[None]:
 
 
 def _stop_at_end_of_input(stop: threading.Event) -> None:
-  for _ in sys.stdin:
+  # The bare descriptor: a thread that waits inside sys.stdin holds its lock, and the
+  # interpreter aborts over that lock when it ends.
+  while os.read(0, 1024):
     pass
   stop.set()
 

@@ -22,11 +22,13 @@ class Checkpoints:
 
   def __init__(self, folder: pathlib.Path, keep: int):
     self._pending = None
+    keep_latest: Any = ocp.training.preservation_policies.LatestN(keep)
+    # Whether to save is the training loop's decision.
+    always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
     self._checkpointer = ocp.training.Checkpointer(
-      folder.absolute(),
-      preservation_policy=ocp.training.preservation_policies.LatestN(keep),
-      # Whether to save is the training loop's decision.
-      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+      str(folder.absolute()),
+      preservation_policy=keep_latest,
+      save_decision_policy=always,
     )
 
   def save(self, state: State, seconds: dict[str, float]) -> None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -16,20 +17,20 @@ from ml_collections import ConfigDict
 class Schedule(NamedTuple):
   """The traced part of a learning-rate schedule."""
 
-  lr: float  # peak
-  steps: int  # of the whole run
-  warmup_steps: int
-  decay_steps: int  # exponential: updates between two decays
+  lr: np.float32  # peak
+  steps: np.int32  # of the whole run
+  warmup_steps: np.int32
+  decay_steps: np.int32  # exponential: updates between two decays
 
 
 def make_schedule(config: ConfigDict, steps: int) -> Schedule:
   """Returns the traced numbers of a run of `steps` updates."""
   optim = config.optim
   return Schedule(
-    lr=optim.lr,
-    steps=steps,
-    warmup_steps=round(optim.warmup_fraction * steps),
-    decay_steps=max(1, round(optim.decay_images / config.train.batch_size)),
+    lr=np.float32(optim.lr),
+    steps=np.int32(steps),
+    warmup_steps=np.int32(round(optim.warmup_fraction * steps)),
+    decay_steps=np.int32(max(1, round(optim.decay_images / config.train.batch_size))),
   )
 
 
@@ -65,10 +66,15 @@ def decays(params: Any) -> Any:
 def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
   """Scales by minus the rate that `update` is given as `rate`."""
 
+  def init(params):
+    del params
+    return optax.EmptyState()
+
   def update(updates, state, params=None, *, rate, **_):
+    del params
     return jax.tree.map(lambda leaf: -rate * leaf, updates), state
 
-  return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)
+  return optax.GradientTransformationExtraArgs(init, update)  # pyright: ignore
 
 
 def make(optim: ConfigDict) -> optax.GradientTransformationExtraArgs:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -220,12 +221,7 @@ def _compile(key: str, mesh: Mesh) -> Program:
   whole, split = sharding.replicated(mesh), sharding.split_batch(mesh)
   seconds = -time.monotonic()
   rng = jax.eval_shape(lambda: jax.random.key(0))
-  schedule = optim.Schedule(
-    lr=jax.ShapeDtypeStruct((), jnp.float32),
-    steps=jax.ShapeDtypeStruct((), jnp.int32),
-    warmup_steps=jax.ShapeDtypeStruct((), jnp.int32),
-    decay_steps=jax.ShapeDtypeStruct((), jnp.int32),
-  )
+  schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
   state = jax.eval_shape(functools.partial(init, config), rng)
   names = ('num_images', 'loss', 'top1', 'top5')
   sums = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in names}

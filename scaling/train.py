@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
@@ -97,7 +96,6 @@ def train(
       tuple(jax.random.split(jax.random.key(config.seed))), whole
     )
     schedule = optim.make_schedule(config, num_steps)
-    schedule = optim.Schedule(np.float32(schedule.lr), *map(np.int32, schedule[1:]))
     state = program.init(init_key)
     done, last_saved = 0, None
     restored = checkpoints.restore(state, whole)

@@ -85,7 +85,7 @@ def run(
     restarts = 0
     while watch() and not stop.wait(0.5):
       for slot, process in enumerate(workers):
-        died = process.poll() not in (None, 0)
+        died = process.poll() not in (None, 0, worker.STORAGE)
         if died and restarts < MAX_RESTARTS:
           restarts += 1
           workers[slot] = start(slot)

@@ -57,7 +57,7 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
       f'data.name={data.name!r} is not prepared in {folder}; pass --data_dir, or run'
       f' {build}'
     )
-  file_format = builder.info.file_format.value
+  file_format = getattr(builder.info.file_format, 'value', None)
   if file_format != 'array_record':
     raise UserError(
       f'data.name={data.name!r} is prepared as {file_format} in {folder}; that cannot be'
@@ -152,7 +152,8 @@ def _parse(record: bytes, data: ConfigDict) -> tuple[bytes, list[int]]:
   """Returns the encoded image and the labels of a record."""
   from tensorflow_datasets.proto import tf_example_pb2
 
-  feature = tf_example_pb2.Example.FromString(record).features.feature
+  example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
+  feature = example.features.feature
   encoded = feature[data.image_key].bytes_list.value[0]
   return encoded, list(feature[data.label_key].int64_list.value)
 

@@ -37,7 +37,7 @@ def build(config: ConfigDict) -> Model:
     images = jnp.zeros((1, data.image_size, data.image_size, data.channels))
     return module.init(key, images, train=False)
 
-  def apply(variables, images, train):
+  def apply(variables: Any, images: jax.Array, train: bool) -> Any:
     if not train:
       return module.apply(variables, images, train=False), variables['batch_stats']
     logits, new = module.apply(variables, images, train=True, mutable=['batch_stats'])

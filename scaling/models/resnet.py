@@ -88,7 +88,8 @@ class ResNet(nn.Module):
     x = batch_norm(use_running_average=not train, dtype=self.dtype, name='stem_norm')(x)
     x = nn.relu(x)
     if not small:
-      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+      pad: Any = ((1, 1), (1, 1))
+      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)
     for i, num_blocks in enumerate(stages(self.form, self.depth)):
       for j in range(num_blocks):
         x = Block(

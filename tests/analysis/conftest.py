@@ -25,8 +25,8 @@ def write_study(
   seeds=(0, 1, 2),
   widths=(16,),
   num_full: int = 1437,
-  epochs: float | None = 40.0,
-  steps: int | None = None,
+  epochs: float = 40.0,
+  steps: int = 0,
   states: dict[tuple[int, int, int], tuple[str, str]] | None = None,
   noise: float = 0.008,
 ) -> pathlib.Path:
@@ -123,7 +123,7 @@ def _write_cell(folder, base, overrides, state, reason, value, num_full) -> None
   (folder / 'config.json').write_text(json.dumps(config))
   (folder / 'manifest.json').write_text(json.dumps(manifest))
   (folder / 'metrics.jsonl').write_text(''.join(json.dumps(row) + '\n' for row in rows))
-  status = {'state': state, 'reason': reason, 'failures': int(state == 'failed')}
+  status = {'state': state, 'reason': reason, 'attempts': 1}
   (folder / 'status.json').write_text(json.dumps(status))
 
 

@@ -29,7 +29,7 @@ def test_one_row_per_cell_and_metric(make_study):
 
 
 def test_fixed_steps(make_study):
-  table = read_study(make_study(epochs=None, steps=500)).table
+  table = read_study(make_study(epochs=0.0, steps=500)).table
   assert set(table['protocol']) == {'steps'}
   assert set(table['steps']) == {500}
   row = table[table['num_images'] == 50].iloc[0]

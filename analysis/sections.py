@@ -1,0 +1,321 @@
+"""The sections of a report below its answer: tables of results, fits, gains and origin."""
+
+# pandas types most results as "frame or series or scalar", which no code can satisfy.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
+# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from analysis import words
+from analysis.document import Block, Code, Heading, Paragraph, Table
+from analysis.figures import series_label
+from analysis.fit import Fit, Kind, Refusal
+from analysis.fit_table import GROUP, METRICS, SHOWN_LAWS, Fits, Key
+from analysis.forecast import Interaction, forecasts
+from analysis.laws import LAWS
+from analysis.results import Study
+
+
+def result_blocks(
+  table: pd.DataFrame, fits: Fits, kind: Kind, metric: str
+) -> list[Block]:
+  """Returns the table of scores, a row for each size."""
+  keys = list(fits)
+  rows = []
+  for size in sorted(set(table['num_images'])):
+    row = [words.images(size)]
+    for depth, width in keys:
+      values = table[
+        (table['num_images'] == size)
+        & (table['depth'] == depth)
+        & (table['width'] == width)
+      ]['value']
+      row.append(_mean_sd(values.to_numpy(float), kind))
+    rows.append(row)
+  names = [series_label(key, GROUP, keys) for key in keys]
+  label = METRICS.get(metric, metric)
+  return [
+    Heading('Results'),
+    Table(
+      ['images', *names],
+      rows,
+      f'{label}: mean ± standard deviation over seeds (number of seeds). A single seed '
+      'has no standard deviation.',
+    ),
+  ]
+
+
+def _mean_sd(values: np.ndarray, kind: Kind) -> str:
+  if not len(values):
+    return '—'
+  if len(values) == 1:
+    return f'{words.score(float(values[0]), kind)} (1)'
+  sd = values.std(ddof=1)
+  spread = f'{sd:.2g}' if kind == 'loss' else f'{100 * sd:.1f}'
+  return f'{words.score(float(values.mean()), kind)} ± {spread} ({len(values)})'
+
+
+def fit_blocks(fits: Fits, group: Sequence[str], kind: Kind) -> list[Block]:
+  """Tables of forecasts, parameters and refusals of some curves."""
+  unit = '' if kind == 'loss' else ' (points)'
+  forecast_rows, parameter_rows, limits, refused = [], [], [], []
+  levels = set()
+  for key, name, law, found in _each(fits, group):
+    del key
+    if isinstance(found, Refusal):
+      refused.append([name, LAWS[law].title, found.reason])
+      continue
+    levels.add(found.level)
+    near, far = forecasts(found)
+    held = (
+      '—'
+      if found.rolling_error is None
+      else words.gain(found.rolling_error, kind, False)
+    )
+    forecast_rows.append(
+      [
+        name,
+        LAWS[law].title,
+        *(
+          f'{words.score(f.value, kind)} ({words.interval(f.lo, f.hi, kind)})'
+          for f in (near, far)
+        ),
+        f'{near.grade} / {far.grade}',
+        held,
+      ]
+    )
+    shown = '; '.join(
+      f'{p} {words.parameter(v)} ({words.parameter(found.intervals[p][0])} to '
+      f'{words.parameter(found.intervals[p][1])})'
+      for p, v in found.params.items()
+    )
+    window = f'{words.images(found.window[0])} to {words.images(found.window[1])}'
+    parameter_rows.append(
+      [name, LAWS[law].title, shown, window, ', '.join(found.flags) or '—']
+    )
+    limits.append([name, LAWS[law].title, near.grade_reason, far.grade_reason])
+  blocks: list[Block] = [Heading('What the curves predict for more images')]
+  if forecast_rows:
+    level = f'{100 * max(levels):.0f}%'
+    blocks.append(
+      Table(
+        ['curve', 'law', 'at 2x', 'at 10x', 'grade', 'held-out'],
+        forecast_rows,
+        f'In brackets the {level} interval of one new run at that size. Grades at 2x / '
+        '10x the largest size go from A (as good as measured) to D (do not rely on it). '
+        f'Held-out{unit}: how far the law missed the largest sizes when fitted to the '
+        'smaller ones.',
+      )
+    )
+    blocks.append(
+      Table(
+        ['curve', 'law', 'limit of trust at 2x the data', 'at 10x'],
+        limits,
+        brief=False,
+      )
+    )
+    blocks.append(Heading('Fitted laws'))
+    blocks.append(
+      Table(
+        ['curve', 'law', 'parameters', 'sizes used', 'flags'],
+        parameter_rows,
+        f'{level} intervals in brackets; full precision is in fits.csv. Laws: '
+        + '; '.join(f'{LAWS[law].title}: {LAWS[law].formula}' for law in SHOWN_LAWS)
+        + '.',
+        brief=False,
+      )
+    )
+  if refused:
+    blocks.append(Heading('Fits refused'))
+    blocks.append(Table(['curve', 'law', 'why'], refused))
+  return blocks
+
+
+def _each(
+  fits: Fits, group: Sequence[str]
+) -> Iterator[tuple[Key, str, str, Fit | Refusal]]:
+  keys = list(fits)
+  for key, found in fits.items():
+    name = series_label(key, group, keys) if group else 'all'
+    for law in SHOWN_LAWS:
+      if law in found:
+        yield key, name, law, found[law]
+
+
+def gain_blocks(compared: Mapping[int, Interaction], kind: Kind) -> list[Block]:
+  """Returns the gain per doubling of each depth, and what depth changes about it."""
+  blocks: list[Block] = [Heading('Gain per doubling of the data')]
+  unit = '' if kind == 'loss' else ', points'
+  for width, found in compared.items():
+    rows: list[list[str]] = []
+    for depth in dict.fromkeys(gain.depth for gain in found.gains):
+      row = [f'depth {depth}']
+      for where in ('window', 'next'):
+        gain = next(
+          (g for g in found.gains if (g.depth, g.where) == (depth, where)), None
+        )
+        row.append(_banded(gain.value, gain.lo, gain.hi, kind) if gain else '—')
+      rows.append([*row, ''])
+    if found.differences:
+      first = found.differences[0]
+      row = [f'{first.deep} minus {first.shallow}']
+      for where in ('window', 'next'):
+        gap = next((d for d in found.differences if d.where == where), None)
+        row.append(_banded(gap.value, gap.lo, gap.hi, kind) if gap else '—')
+      verdict = '; '.join(dict.fromkeys(d.words for d in found.differences))
+      if len({d.words for d in found.differences}) > 1:
+        place = {'window': 'average', 'next': 'next doubling'}
+        verdict = '; '.join(f'{place[d.where]}: {d.words}' for d in found.differences)
+      rows.append([*row, verdict])
+    size = next((gain.size for gain in found.gains), float('nan'))
+    where = f'next, from {words.images(size)}' if np.isfinite(size) else 'next doubling'
+    note = f'Left out: {found.note}.' if found.note else ''
+    if len(compared) > 1:
+      note = f'Width {width}. {note}'.strip()
+    if rows:
+      header = ['', f'average over the sizes{unit}', f'{where}{unit}', 'difference']
+      if not found.differences:
+        header, rows = header[:-1], [row[:-1] for row in rows]
+      blocks.append(Table(header, rows, note))
+    else:
+      blocks.append(Paragraph(f'None: {found.note}.'))
+  blocks.append(
+    Paragraph(
+      'Positive is better. The average is the slope of the log-linear law times '
+      'log10(2); the next doubling is read from the power law with floor, at the largest '
+      'size that all depths have. The average difference compares the depths size by '
+      'size, so a bend they share does not blur it.'
+    )
+  )
+  return blocks
+
+
+def _banded(value: float, lo: float, hi: float, kind: Kind) -> str:
+  return f'{words.gain(value, kind)} ({words.interval(lo, hi, kind, True)})'
+
+
+def protocol_blocks(study: Study) -> list[Block]:
+  """Returns what was held equal over the sizes, and what a number is."""
+  blocks: list[Block] = [Heading('Protocol')]
+  table = study.table
+  for protocol, rows in table.groupby('protocol'):
+    if protocol == 'epochs':
+      passes = words.listed([f'{epochs:g}' for epochs in sorted(set(rows['epochs']))])
+      blocks.append(
+        Paragraph(
+          f'Fixed epochs: each subset is passed over {passes} times, so data and '
+          'compute grow together. A gain here is the gain of more images and of the '
+          'longer training that comes with them.'
+        )
+      )
+    else:
+      steps = words.listed([f'{steps:,g}' for steps in sorted(set(rows['steps']))])
+      blocks.append(
+        Paragraph(
+          f'Fixed steps ({steps}): every subset gets the same compute; large subsets '
+          'are seen fewer times.'
+        )
+      )
+  blocks.append(
+    Paragraph(
+      'Every number is the evaluation after the last step of a run that finished; no '
+      'checkpoint was chosen by its test score. The seed of a run draws its subset, its '
+      'order and its initial weights, so the spread over seeds holds all three.'
+    )
+  )
+  return blocks
+
+
+def missing_blocks(study: Study) -> list[Block]:
+  """Returns the cells without a result, with the reasons."""
+  missing = study.missing
+  if not len(missing):
+    text = f'Nothing: all {len(study.cells)} cells have a result.'
+    return [Heading('What is missing'), Paragraph(text)]
+  rows = [
+    [row.name_, str(row.state), str(row.reason) or '—']
+    for row in missing.rename(columns={'name': 'name_'}).itertuples()
+  ]
+  counts = missing['state'].value_counts().sort_index()
+  summary = ', '.join(f'{number} {state}' for state, number in counts.items())
+  return [
+    Heading('What is missing'),
+    Table(
+      ['cell', 'state', 'reason'],
+      rows,
+      f'{len(missing)} of {len(study.cells)} cells have no result: {summary}.',
+    ),
+  ]
+
+
+def cost_blocks(study: Study) -> list[Block]:
+  """Returns what the study took."""
+  done = study.table.drop_duplicates('cell')
+  total = float(study.cells['device_seconds'].astype(float).sum())
+  spent = float(study.table.drop_duplicates('cell')['flops'].astype(float).sum())
+  starts = sorted(str(m['started']) for m in study.manifests.values() if 'started' in m)
+  speed = (
+    done['images_per_second'].astype(float).median() if len(done) else float('nan')
+  )
+  rows = [
+    [
+      'training',
+      f'{words.seconds(total)} of device time ({total:,.1f} device-seconds)',
+    ],
+    ['operations', f'{words.flops(spent)} in finished cells'],
+    ['cells', f'{len(done)} finished of {len(study.cells)}'],
+  ]
+  if np.isfinite(speed):
+    rows.append(['speed', f'{speed:,.0f} images/s (median of cells)'])
+  if starts:
+    rows.append(['started', f'{starts[0]} (first cell) to {starts[-1]} (last cell)'])
+  return [Heading('Cost'), Table(['', 'spent'], rows, brief=False)]
+
+
+def origin_blocks(study: Study) -> list[Block]:
+  """Returns versions, config and commands."""
+  found: dict[str, set[str]] = {}
+  for manifest in study.manifests.values():
+    single = {
+      'git commit': manifest.get('git_commit'),
+      'python': manifest.get('python'),
+      'device': manifest.get('device_kind'),
+      'devices per cell': manifest.get('num_devices'),
+      'data fingerprint': manifest.get('data_fingerprint'),
+    }
+    for name, value in {**single, **(manifest.get('versions') or {})}.items():
+      if value is not None:
+        found.setdefault(name, set()).add(str(value))
+  rows = [[name, ', '.join(sorted(values))] for name, values in found.items()]
+  mixed = sorted(name for name, values in found.items() if len(values) > 1)
+  note = f'Cells differ in {words.listed(mixed)}.' if mixed else ''
+  varied = []
+  for column, name in (
+    ('depth', 'depths'),
+    ('width', 'widths'),
+    ('num_images', 'images'),
+    ('seed', 'seeds'),
+  ):
+    values = study.cells[column].dropna().unique()
+    varied.append(f'{name}: {", ".join(f"{value:g}" for value in sorted(values))}')
+  config_file = study.config_file or 'CONFIG'
+  commands = (
+    f'scaling sweep --config={config_file} --workdir={study.workdir}\n'
+    f'scaling report --workdir={study.workdir}'
+  )
+  return [
+    Heading('Versions'),
+    Table(['', 'of the cells'], rows, note, brief=False)
+    if rows
+    else Paragraph('No cell has started.'),
+    Heading('Config'),
+    Paragraph('The cells vary ' + '; '.join(varied) + '. All else is as follows.'),
+    Code(json.dumps(study.config, indent=2)),
+    Heading('How to reproduce'),
+    Code(commands),
+  ]

@@ -1,0 +1,61 @@
+"""What the tests of many cells share: a tiny config, and where its programs are kept."""
+
+import os
+import pathlib
+
+import pytest
+from ml_collections import ConfigDict
+
+from configs import base
+
+TINY = """
+import itertools
+
+from configs import base
+
+
+def get_config():
+  config = base.get_config()
+  config.name = 'tiny'
+  config.data.source = config.data.name = 'digits'
+  config.data.image_size, config.data.channels = 8, 1
+  config.data.mean, config.data.std = (0.305,), (0.376,)
+  config.model.width = 4
+  config.train.batch_size, config.train.steps = 16, 20
+  config.log.every_steps, config.log.eval_every_steps = 5, 10
+  config.log.eval_batch_size = 360
+  config.checkpoint.every_steps = 4
+  return config
+
+
+def get_sweep():
+  return [
+    {'data.num_images': num_images, 'seed': seed}
+    for num_images, seed in itertools.product((30, 90, 300), (0, 1))
+  ]
+"""
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+  """The base config, to change."""
+  return base.get_config()
+
+
+@pytest.fixture(scope='session')
+def tiny_file(tmp_path_factory) -> pathlib.Path:
+  """A config file whose cells train in about a second each."""
+  path = tmp_path_factory.mktemp('config') / 'tiny.py'
+  path.write_text(TINY)
+  return path
+
+
+@pytest.fixture(scope='session')
+def environment(tmp_path_factory) -> dict[str, str]:
+  """The environment of subprocesses: one CPU device and one cache of programs."""
+  env = dict(os.environ)
+  env.pop('XLA_FLAGS', None)  # the in-process tests may ask for virtual devices
+  env['JAX_PLATFORMS'] = 'cpu'
+  if 'JAX_COMPILATION_CACHE_DIR' not in env:
+    env['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('jax_cache'))
+  return env

@@ -1,0 +1,234 @@
+"""The command line in-process: what it answers, and that errors are one line."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+import configs
+from experiments import cli
+
+SHIPPED = pathlib.Path(configs.__file__).parent
+
+
+@pytest.fixture
+def call(capsys):
+  """Returns a function from words to exit status, output and error output."""
+
+  def run(*words):
+    status = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+  return run
+
+
+@pytest.fixture
+def error(call):
+  """Returns a function from words that cannot be to the one line that says so."""
+
+  def run(*words):
+    status, out, err = call(*words)
+    assert status == 2
+    assert out == ''
+    assert err.endswith('\n')
+    assert err.count('\n') == 1
+    assert 'Traceback' not in err
+    assert '\\n' not in err  # the text of an exception, not its repr
+    return err
+
+  return run
+
+
+def test_no_verb_shows_all_of_them(call):
+  status, out, err = call()
+  assert (status, err) == (2, '')
+  assert all(f'  {verb} ' in out for verb in cli.VERBS)
+  assert call('--help') == (0, out, '')
+
+
+@pytest.mark.parametrize('verb', cli.VERBS)
+def test_help_of_every_verb_has_an_example_that_parses(verb, call, monkeypatch):
+  status, out, err = call(verb, '--help')
+  assert (status, err) == (0, '')
+  (line,) = re.findall(r'^example: scaling (.*)$', out, re.MULTILINE)
+  import shlex
+
+  monkeypatch.chdir(SHIPPED.parent)
+  name, *words = shlex.split(line)
+  assert name == verb
+  assert cli.parse(name, words)
+  for flag in cli.VERBS[verb].flags:
+    assert f'--{flag}' in out
+
+
+def test_unknown_verb(error):
+  assert 'Did you mean "sweep"?' in error('sweeep')
+
+
+@pytest.mark.parametrize(
+  ('word', 'parts'),
+  [
+    ('--config.model.depht=14', ['depht', 'Did you mean "depth"']),
+    ('--config.modle.depth=14', ['modle', 'model']),
+    ('--config.train.steps=many', ['train.steps', 'many']),
+    ('--config.model.depth=9', ['model.depth=9', '8, 14']),
+    ('--workdri=x', ['workdri', 'workdir']),
+    ('--num_devices=0', ['num_devices', '0']),
+    ('--device=TPU v6', ['--device', 'Did you mean "TPU v6e"']),
+    ('--mfu=2', ['mfu']),
+  ],
+)
+def test_a_word_that_cannot_be_is_named(error, word, parts):
+  line = error('plan', '--config=digits', word)
+  for part in parts:
+    assert part in line
+
+
+def test_unknown_fields_are_told_as_people_write(error):
+  line = error('plan', '--config=digits', '--config.optim.lrr=1')
+  assert line.startswith("scaling plan: 'lrr'") or line.startswith('scaling plan: lrr')
+  assert line.rstrip().endswith(('?', '.'))
+
+
+def test_no_use_of_the_device_is_no_division_by_zero(error):
+  assert 'mfu' in error('plan', '--config=digits', '--device=H100', '--mfu=0')
+
+
+def test_words_that_are_no_flags_are_not_passed_over(error):
+  # A forgotten `--config.` would run the whole sweep.
+  assert 'model.depth=14' in error('plan', '--config=digits', 'model.depth=14')
+
+
+def test_config_file_that_is_not_there(error, tmp_path):
+  assert 'nothing.py' in error('plan', f'--config={tmp_path}/nothing.py')
+
+
+def test_another_file_of_a_shipped_name_is_not_replaced(error, tmp_path):
+  assert str(tmp_path) in error('plan', f'--config={tmp_path}/digits.py')
+
+
+def test_missing_flags(error):
+  assert '--workdir is missing' in error('sweep', '--config=digits')
+  assert '--config is missing' in error('plan')
+  assert 'CSV' in error('fit')
+
+
+def test_config_without_a_sweep(error, tmp_path):
+  path = tmp_path / 'alone.py'
+  path.write_text('from configs.base import get_config\n')
+  line = error('sweep', f'--config={path}', f'--workdir={tmp_path / "study"}')
+  assert 'get_sweep()' in line
+  assert 'scaling train' in line
+  assert not (tmp_path / 'study').exists()
+
+
+@pytest.mark.parametrize('words', [['--config=digits'], ['--config', 'digits']])
+def test_shipped_config_by_its_name(call, tmp_path, monkeypatch, words):
+  monkeypatch.chdir(tmp_path)
+  status, out, err = call('plan', *words, '--config.model.depth=14')
+  assert (status, err) == (0, '')
+  assert '24 cells' in out
+
+
+def test_plan_lists_steps_flops_and_hours(call):
+  status, out, err = call('plan', '--config=digits', '--num_devices=2')
+  assert (status, err) == (0, '')
+  header, *lines, total, source = out.splitlines()
+  assert header.split() == ['cell', 'steps', 'FLOPs/image', 'FLOPs', 'hours']
+  assert len(lines) == 72
+  for line in lines:
+    _, steps, per_image, flops, hours = line.split()
+    assert steps == '150'
+    # Three passes over 150 batches of 64; the table rounds to three digits.
+    assert float(flops) == pytest.approx(3 * 150 * 64 * float(per_image), rel=0.01)
+    assert float(hours) == pytest.approx(float(flops) / 20e9 / 3600, rel=0.01)
+  assert total.startswith('72 cells')
+  assert 'guess' in source
+
+
+def test_plan_of_the_paper_on_a_pod(call):
+  words = ('--config=jft', '--device=TPU v5e', '--num_devices=256')
+  status, out, _ = call('plan', *words)
+  assert status == 0
+  assert '36 million updates' not in out
+  (largest,) = [line for line in out.splitlines() if 'resnet101-n300000000' in line]
+  assert '37,500,000' in largest  # four passes over 300 million images, 32 at once
+  assert '256 x TPU v5e' in out.splitlines()[-1]
+
+
+def test_status_and_report_without_a_study(error, tmp_path):
+  for verb in ('status', 'report'):
+    line = error(verb, f'--workdir={tmp_path}')
+    assert f'{tmp_path} holds no study' in line
+
+
+def test_workdir_below_a_file(error, tmp_path):
+  (tmp_path / 'file').write_text('')
+  line = error('sweep', '--config=digits', f'--workdir={tmp_path}/file/study')
+  assert f'--workdir={tmp_path}/file/study' in line
+
+
+def test_workdir_of_another_config_or_kind(error, tiny_file, config, tmp_path):
+  from experiments import sweep
+
+  cells = sweep.make_cells(config, [{'data.num_images': 10}])
+  sweep.write_study(tmp_path, config, 'x.py', cells)
+  line = error('sweep', f'--config={tiny_file}', f'--workdir={tmp_path}')
+  assert re.search(r'checkpoint\.every_steps is 0 there and 4 here', line)
+  assert 'holds a study' in error('train', '--config=digits', f'--workdir={tmp_path}')
+  cell = sweep.cell_folder(tmp_path, cells[0].name)
+  line = error('sweep', '--config=digits', f'--workdir={cell}')
+  assert 'holds a single cell' in line
+
+
+def test_status_of_a_study_not_begun(call, config, tmp_path):
+  from experiments import sweep
+
+  cells = sweep.make_cells(config, [{'data.num_images': n} for n in (10, 20)])
+  sweep.write_study(tmp_path, config, 'x.py', cells)
+  status, out, _ = call('status', f'--workdir={tmp_path}')
+  assert status == 0
+  assert all(cell.name in out for cell in cells)
+  assert out.splitlines()[-1] == 'base: 2 pending'
+
+
+def test_fit_of_any_csv(call, tmp_path):
+  sizes = np.array([50, 100, 200, 400, 800, 1600, 3200])
+  lines = ['images,top1,net']
+  for net, floor in (('small', 0.10), ('large', 0.05)):
+    lines += [f'{n},{1 - floor - 2 * n**-0.5:.5f},{net}' for n in sizes]
+  (tmp_path / 'runs.csv').write_text('\n'.join(lines))
+  out_folder = tmp_path / 'fit'
+  status, out, err = call(
+    'fit', tmp_path / 'runs.csv', '--size=images', '--value=top1', '--group=net',
+    f'--out={out_folder}',
+  )  # fmt: skip
+  assert (status, err) == (0, '')
+  assert {'fits.csv', 'predictions.csv'} <= {p.name for p in out_folder.iterdir()}
+  assert 'large' in out
+  assert str(out_folder / 'fits.csv') in out
+
+
+@pytest.mark.parametrize(
+  ('text', 'parts'),
+  [
+    (None, ['bad.csv']),
+    ('', ['bad.csv']),
+    ('images,top1\n', ['no rows']),
+    ('images,acc\n10,0.5\n', ["'top1'", 'images, acc']),
+    ('images,top1\n10,0.5\n20,good\n', ['top1', 'row 3', 'good']),
+    ('images,top1\n10,55\n20,60\n', ['percent']),
+    ('images,top1\n0,0.5\n', ['row 2', 'above 0']),
+  ],
+)
+def test_fit_of_a_csv_that_cannot_be(error, tmp_path, text, parts):
+  path = tmp_path / 'bad.csv'
+  if text is not None:
+    path.write_text(text)
+  words = ('--size=images', '--value=top1', f'--out={tmp_path / "fit"}')
+  line = error('fit', path, *words)
+  for part in parts:
+    assert part in line
+  assert not (tmp_path / 'fit').exists()

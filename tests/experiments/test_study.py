@@ -1,0 +1,363 @@
+"""Whole studies through the real command: undisturbed, killed, stopped, short of disk."""
+
+import contextlib
+import csv
+import json
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TIMES = ('train_seconds', 'images_per_second')
+COMMAND = [str(pathlib.Path(sys.executable).with_name('scaling'))]
+
+
+@pytest.fixture(scope='module')
+def command(environment) -> Callable[..., subprocess.Popen[str]]:
+  """Returns a function that starts the command `scaling`."""
+
+  def start(*words) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+      [*COMMAND, *map(str, words)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      start_new_session=True,  # a Ctrl-C in the terminal of the tests is not for it
+    )
+
+  return start
+
+
+@pytest.fixture(scope='module')
+def run(command) -> Callable[..., subprocess.CompletedProcess[str]]:
+  """Returns a function that runs the command to its end."""
+
+  def to_its_end(*words) -> subprocess.CompletedProcess[str]:
+    with command(*words) as process:
+      out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+  return to_its_end
+
+
+@pytest.fixture(scope='module')
+def reference(run, tiny_file, tmp_path_factory) -> pathlib.Path:
+  """An undisturbed study, by two workers."""
+  workdir = tmp_path_factory.mktemp('reference') / 'new' / 'study'
+  done = run('study', f'--config={tiny_file}', f'--workdir={workdir}', '--workers=2')
+  assert done.returncode == 0, done.stderr
+  return workdir
+
+
+def results(workdir: pathlib.Path, seed: int | None = None) -> list[dict[str, str]]:
+  """Returns results.csv without what may differ between runs: the times."""
+  with (workdir / 'report' / 'results.csv').open() as file:
+    rows = list(csv.DictReader(file))
+  return [
+    {name: value for name, value in row.items() if name not in TIMES}
+    for row in rows
+    if seed is None or row['seed'] == str(seed)
+  ]
+
+
+def metrics(workdir: pathlib.Path, seed: int = 0) -> dict[str, list[dict]]:
+  """Returns the rows of each cell of a seed, without the times."""
+  return {
+    path.parent.name: [
+      {k: v for k, v in json.loads(line).items() if not k.startswith('time/')}
+      for line in path.read_text().splitlines()
+    ]
+    for path in sorted(workdir.glob(f'cells/*seed{seed}*/metrics.jsonl'))
+  }
+
+
+def statuses(workdir: pathlib.Path) -> list[dict]:
+  """Returns the status of each cell that has one."""
+  found = []
+  for path in sorted(workdir.glob('cells/*/status.json')):
+    with contextlib.suppress(FileNotFoundError):
+      found.append(json.loads(path.read_text()))
+  return found
+
+
+def children(pid: int) -> list[int]:
+  """Returns the processes whose parent is `pid`, in whatever session."""
+  found = []
+  for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
+    with contextlib.suppress(OSError):
+      fields = stat.read_text().rsplit(')', 1)[1].split()
+      if int(fields[1]) == pid:
+        found.append(int(stat.parent.name))
+  return found
+
+
+def alive(pid: int) -> bool:
+  """Returns whether a process runs; one that ended and waits for its parent does not."""
+  try:
+    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+  except OSError:
+    return False
+  return stat.rsplit(')', 1)[1].split()[0] != 'Z'
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 200.0) -> None:
+  end = time.monotonic() + seconds
+  while not condition():
+    assert time.monotonic() < end, 'it did not happen in time'
+    time.sleep(0.02)
+
+
+def num_rows(workdir: pathlib.Path) -> int:
+  """Returns how many rows all cells have written."""
+  paths = workdir.glob('cells/*/metrics.jsonl')
+  return sum(len(path.read_text().splitlines()) for path in paths)
+
+
+def num_done(workdir: pathlib.Path) -> int:
+  return sum(status['state'] == 'done' for status in statuses(workdir))
+
+
+@contextlib.contextmanager
+def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+  """Kills a process and its children at the end of the block, at once."""
+  with process:
+    try:
+      yield process
+    finally:
+      tree = [process.pid, *children(process.pid)]
+      if process.poll() is None:
+        for pid in tree:
+          with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+      process.communicate()
+
+
+def checkpoint(cell: pathlib.Path) -> tuple[int, list[tuple[str, np.ndarray]]]:
+  """Returns the step of the last checkpoint and the leaves of its state."""
+  import jax
+  from orbax.checkpoint import v1 as ocp
+
+  with ocp.training.Checkpointer((cell / 'checkpoints').absolute()) as checkpoints:
+    assert checkpoints.latest is not None
+    step = checkpoints.latest.step
+    abstract = checkpoints.checkpointables_metadata(step).metadata['state']
+    state = checkpoints.load_checkpointables(step, {'state': abstract})['state']
+  leaves = jax.tree_util.tree_leaves_with_path(state)
+  return step, [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+
+
+def assert_same_checkpoints(one: pathlib.Path, other: pathlib.Path) -> None:
+  names = sorted(path.name for path in (one / 'cells').iterdir())
+  assert names == sorted(path.name for path in (other / 'cells').iterdir())
+  for name in names:
+    step, leaves = checkpoint(one / 'cells' / name)
+    other_step, other_leaves = checkpoint(other / 'cells' / name)
+    assert step == other_step == 20
+    assert [path for path, _ in leaves] == [path for path, _ in other_leaves]
+    assert len(leaves) > 20
+    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
+      np.testing.assert_array_equal(leaf, other_leaf, err_msg=f'{name} {path}')
+
+
+def test_study_trains_and_reports_and_then_has_nothing_to_do(reference, run, tiny_file):
+  report = reference / 'report'
+  names = {path.name for path in report.iterdir()}
+  assert {'results.csv', 'fits.csv', 'report.html', 'report.md'} <= names
+  for suffix in ('.png', '.svg'):
+    assert any(name.endswith(suffix) for name in names)
+  assert all(path.stat().st_size for path in report.iterdir())
+  assert {row['protocol'] for row in results(reference)} == {'steps'}
+  assert {row['num_images'] for row in results(reference)} == {'30', '90', '300'}
+
+  before = (report / 'results.csv').read_bytes()
+  again = run('study', f'--config={tiny_file}', f'--workdir={reference}')
+  assert again.returncode == 0
+  assert 'nothing to do' in again.stdout
+  assert (report / 'results.csv').read_bytes() == before
+
+
+def test_two_undisturbed_studies_are_equal(reference, run, tiny_file, tmp_path):
+  # By one worker, where the reference had two: who trains a cell must not show in it.
+  words = (f'--config={tiny_file}', f'--workdir={tmp_path}', '--config.seed=0')
+  assert run('study', *words, '--workers=1').returncode == 0
+  assert results(tmp_path) == results(reference, seed=0)
+  assert metrics(tmp_path) == metrics(reference)
+
+
+def test_study_killed_three_times_ends_equal(
+  reference, command, run, tiny_file, tmp_path
+):
+  words = ('study', f'--config={tiny_file}', f'--workdir={tmp_path}', '--workers=2')
+  moments = random.Random()
+  for num_cells in (0, 2, 4):
+    # A cell is given up after three deaths over it, so each kill meets another cell.
+    with killed(command(*words)) as process:
+      begun = num_rows(tmp_path)
+      wait_for(
+        lambda n=num_cells, begun=begun: (
+          num_done(tmp_path) >= n and num_rows(tmp_path) > begun
+        )
+      )
+      time.sleep(moments.uniform(0, 1))
+      assert len(children(process.pid)) == 2
+    assert process.returncode == -signal.SIGKILL
+  vanished = sum(status['vanished'] for status in statuses(tmp_path))
+  left = sum(status['state'] == 'running' for status in statuses(tmp_path))
+  assert vanished + left > 0  # at least one kill fell into a cell
+
+  done = run(*words)
+  assert done.returncode == 0, done.stderr
+  assert results(tmp_path) == results(reference)
+  assert metrics(tmp_path) == metrics(reference)
+  assert metrics(tmp_path, seed=1) == metrics(reference, seed=1)
+  assert_same_checkpoints(tmp_path, reference)
+
+
+def test_workers_save_when_their_launcher_is_gone_and_on_ctrl_c(
+  reference, command, run, tiny_file, tmp_path
+):
+  words = ('study', f'--config={tiny_file}', f'--workdir={tmp_path}', '--config.seed=0')
+  words = (*words, '--workers=1')
+  with killed(command(*words)) as process:
+    wait_for(lambda: num_rows(tmp_path) >= 2)
+    workers = children(process.pid)
+    assert workers
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not any(map(alive, workers)), seconds=20)
+  first = statuses(tmp_path)
+  assert [status['state'] for status in first].count('running') == 0
+  assert num_done(tmp_path) < 3
+
+  with killed(command(*words)) as process:
+    begun = num_rows(tmp_path)
+    wait_for(lambda: num_rows(tmp_path) > begun)
+    workers = children(process.pid)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'the same command goes on' in err
+  assert 'Traceback' not in err
+  assert not any(map(alive, workers))
+  second = statuses(tmp_path)
+  assert {status['state'] for status in second} <= {'done', 'stopped', 'pending'}
+  assert not (tmp_path / 'report').exists()  # it was stopped, not finished
+
+  done = run(*words)
+  assert done.returncode == 0, done.stderr
+  assert [status['state'] for status in statuses(tmp_path)] == ['done'] * 3
+  assert sum(status['vanished'] for status in statuses(tmp_path)) == 0
+  assert results(tmp_path) == results(reference, seed=0)
+  assert metrics(tmp_path) == metrics(reference)
+
+
+def test_two_sweeps_share_one_folder(reference, command, tiny_file, tmp_path):
+  words = ('study', f'--config={tiny_file}', f'--workdir={tmp_path}', '--workers=1')
+  with killed(command(*words)) as one, killed(command(*words)) as other:
+    for process in (one, other):
+      _, err = process.communicate(timeout=300)
+      assert process.returncode == 0, err
+  assert [status['attempts'] for status in statuses(tmp_path)] == [1] * 6
+  assert num_done(tmp_path) == 6
+  assert results(tmp_path) == results(reference)
+
+
+def test_cells_that_fail_leave_the_others_alone(reference, run, tiny_file, tmp_path):
+  config_file = tmp_path / 'failing.py'
+  config_file.write_text(
+    tiny_file.read_text()
+    + """
+
+def get_sweep():
+  return [
+    {'data.num_images': 30},
+    {'data.num_images': 30, 'optim.lr': 1e30},
+    {'data.num_images': 5000},
+    {'data.num_images': 90},
+  ]
+"""
+  )
+  workdir = tmp_path / 'study'
+  ended = run('study', f'--config={config_file}', f'--workdir={workdir}', '--workers=1')
+  assert ended.returncode == 1
+  assert 'Traceback' not in ended.stderr
+  assert '2 done, 2 failed' in ended.stdout
+  reasons = {}
+  for folder in (workdir / 'cells').iterdir():
+    status = json.loads((folder / 'status.json').read_text())
+    reasons[folder.name] = status['reason']
+    if status['state'] == 'failed':
+      assert f'{folder.name}: {status["reason"]}' in ended.stderr
+      assert status['reason'] in (folder / 'log.txt').read_text()
+      assert folder.name in (workdir / 'report' / 'report.md').read_text()
+  diverged, too_large = sorted(
+    filter(None, reasons.values()), key=lambda r: '5000' in r
+  )
+  assert 'optim.lr' in diverged
+  assert '1e+30' in diverged
+  assert '5000' in too_large
+  assert '1438' in too_large or '1,438' in too_large
+  good = {name for name, reason in reasons.items() if reason is None}
+  assert {row['cell'] for row in results(workdir)} == good
+  expected = [row for row in results(reference) if row['cell'] in good]
+  assert results(workdir) == expected
+
+
+def test_set_that_is_not_prepared(run, tmp_path):
+  words = ('--config=cifar10', '--config.model.depth=20', '--config.seed=0')
+  workdir, data_dir = tmp_path / 'study', tmp_path / 'sets'
+  ended = run(
+    'sweep', *words, f'--workdir={workdir}', f'--data_dir={data_dir}', '--workers=1'
+  )
+  assert ended.returncode == 1
+  assert 'Traceback' not in ended.stderr
+  found = statuses(workdir)
+  assert [status['state'] for status in found] == ['failed'] * 8
+  for status in found:
+    assert 'tfds build cifar10 --file_format=array_record' in status['reason']
+    assert str(data_dir) in status['reason']
+  assert ended.stderr.count('tfds build') == 1  # one line for one reason
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[pathlib.Path]:
+  """A file system of its own that is too small for a study."""
+  folder = tmp_path / 'disk'
+  folder.mkdir()
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=700k', 'tmpfs', str(folder)]
+  try:
+    subprocess.run(mount, check=True, capture_output=True)
+  except (OSError, subprocess.CalledProcessError) as error:
+    pytest.skip(f'a small file system needs root and mount: {error}')
+  try:
+    yield folder
+  finally:
+    subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+def test_full_disk(reference, run, tiny_file, small_disk):
+  workdir = small_disk / 'study'
+  words = ('study', f'--config={tiny_file}', f'--workdir={workdir}', '--config.seed=0')
+  full = run(*words, '--workers=1')
+  assert full.returncode != 0
+  assert 'Traceback' not in full.stderr
+  assert 'full' in full.stderr or 'No space left' in full.stderr
+  assert num_done(workdir) < 3
+
+  subprocess.run(
+    ['mount', '-o', 'remount,size=64m', str(small_disk)], check=True, text=True
+  )
+  done = run(*words, '--workers=1')
+  assert done.returncode == 0, done.stderr
+  assert results(workdir) == results(reference, seed=0)
+  assert metrics(workdir) == metrics(reference)

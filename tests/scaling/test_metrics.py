@@ -1,0 +1,106 @@
+"""metrics.jsonl and its replacement: what is read back after any kill."""
+
+import json
+import os
+
+import pytest
+
+from scaling import metrics
+
+ROWS = [
+  {'step': 0, 'test/loss': 2.302585092994046, 'test/num_images': 27},
+  {'step': 5, 'train/loss': 0.1 + 0.2, 'time/train_seconds': 1e-17},
+  {'step': 10, 'train/loss': 1e300},
+]
+
+
+@pytest.fixture
+def path(tmp_path):
+  writer = metrics.Writer(tmp_path)
+  for row in ROWS:
+    values = {key: value for key, value in row.items() if key != 'step'}
+    writer.write(row['step'], values)
+  writer.close()
+  return tmp_path / 'metrics.jsonl'
+
+
+def test_rows_come_back_exactly(path):
+  assert metrics.read_rows(path) == ROWS
+  assert metrics.read_rows(path.with_name('none.jsonl')) == []
+
+
+def test_a_row_is_on_disk_when_write_returns(tmp_path):
+  writer = metrics.Writer(tmp_path)
+  writer.write(3, {'train/loss': 0.5})
+  assert metrics.read_rows(tmp_path / 'metrics.jsonl') == [
+    {'step': 3, 'train/loss': 0.5}
+  ]
+  writer.close()
+
+
+def test_a_torn_last_line_is_left_out_wherever_it_is_torn(path):
+  text = path.read_bytes()
+  start = text[:-1].rindex(b'\n') + 1
+  for end in range(start, len(text) - 1):
+    path.write_bytes(text[:end])
+    assert metrics.read_rows(path) == ROWS[:2], end
+  path.write_bytes(text[: start + 5] + bytes(20))  # as some file systems leave it
+  assert metrics.read_rows(path) == ROWS[:2]
+
+
+def test_what_is_written_after_a_torn_line_and_a_cut_is_whole(path):
+  path.write_bytes(path.read_bytes()[:-3])
+  assert metrics.cut_rows(path, 7) == ROWS[:2]
+  writer = metrics.Writer(path.parent)
+  writer.write(8, {'train/loss': 1.0})
+  writer.close()
+  assert metrics.read_rows(path) == [*ROWS[:2], {'step': 8, 'train/loss': 1.0}]
+
+
+@pytest.mark.parametrize(('last', 'left'), [(-1, 0), (0, 1), (4, 1), (5, 2), (99, 3)])
+def test_rows_beyond_a_step_are_cut(path, last, left):
+  assert metrics.cut_rows(path, last) == ROWS[:left]
+  assert metrics.read_rows(path) == ROWS[:left]
+
+
+def test_a_file_is_replaced_and_no_temporary_left(tmp_path):
+  path = tmp_path / 'file.json'
+  for text in ('old', 'newer, longer: ×'):
+    metrics.write_atomically(path, text)
+    assert path.read_text(encoding='utf-8') == text
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('broken', ['fsync', 'replace', 'encode'])
+def test_a_failed_write_leaves_the_old_file_and_no_temporary(
+  tmp_path, monkeypatch, broken
+):
+  path = tmp_path / 'file.json'
+  metrics.write_atomically(path, 'old')
+
+  def fail(*_):
+    raise OSError('no space left on device')
+
+  if broken == 'fsync':
+    monkeypatch.setattr(os, 'fsync', fail)
+  elif broken == 'replace':
+    monkeypatch.setattr(type(path), 'replace', fail)
+  text = 'torn \ud800' if broken == 'encode' else 'new'
+  with pytest.raises((OSError, UnicodeEncodeError)):
+    metrics.write_atomically(path, text)
+  assert path.read_text() == 'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('wanted', [False, True])
+def test_tensorboard_events_are_written_when_asked_for(tmp_path, wanted):
+  writer = metrics.Writer(tmp_path, tensorboard=wanted)
+  writer.write(1, {'train/loss': 0.5, 'test/top1': 0.25})
+  writer.close()
+  events = list(tmp_path.rglob('events.out.tfevents*'))
+  assert len(events) == wanted
+  for file in events:
+    content = file.read_bytes()
+    assert b'train/loss' in content
+    assert b'test/top1' in content
+  assert json.loads((tmp_path / 'metrics.jsonl').read_text())['step'] == 1

@@ -1,0 +1,197 @@
+"""Schedules and optimisers against plain references, and what decays."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from scaling import models, optim
+
+
+def make_config(**fields):
+  config = base.get_config()
+  config.optim.update(fields)
+  return config
+
+
+def rates(config, steps, at):
+  """Returns the learning rates at these steps, from one compiled program."""
+  made = optim.make_schedule(config, steps)
+  schedule = optim.Schedule(
+    jnp.float32(made.lr), *(jnp.int32(number) for number in made[1:])
+  )
+
+  @jax.jit
+  def rate(step, schedule):
+    return jax.vmap(lambda s: optim.learning_rate(s, schedule, config.optim))(step)
+
+  return np.asarray(rate(np.asarray(at, np.int32), schedule))
+
+
+def reference(config, steps, step):
+  """Returns the learning rate in Python's own numbers."""
+  o = config.optim
+  warmup = round(o.warmup_fraction * steps)
+  if o.schedule == 'cosine':
+    done = max(0, step - warmup) / max(steps - warmup, 1)
+    factor = (1 + math.cos(math.pi * done)) / 2
+  elif o.schedule == 'step':
+    # A mark is at the nearest whole step: 1/3 of 300 is step 100.
+    factor = 0.1 ** sum(step >= round(f * steps, 6) for f in o.step_fractions)
+  elif o.schedule == 'exponential':
+    every = max(1, round(o.decay_images / config.train.batch_size))
+    factor = o.decay_rate ** (step // every)
+  else:
+    factor = 1
+  return o.lr * factor * min(1, (step + 1) / max(1, warmup))
+
+
+@pytest.mark.parametrize('schedule', ['cosine', 'step', 'exponential', 'constant'])
+@pytest.mark.parametrize('warmup', [0.0, 0.05, 0.5])
+@pytest.mark.parametrize('steps', [1, 7, 300, 4000])
+def test_rate_is_that_of_the_reference(schedule, warmup, steps):
+  config = make_config(
+    schedule=schedule, warmup_fraction=warmup, decay_images=64 * 50, lr=0.3
+  )
+  found = rates(config, steps, range(steps))
+  expected = [reference(config, steps, step) for step in range(steps)]
+  # Near its end a cosine is the difference of two numbers close to 1: float32 leaves
+  # 6e-8 of the peak rate. Powers keep 1e-6 relative.
+  np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-7 * 0.3)
+
+
+def test_warm_up_ends_at_the_peak():
+  config = make_config(schedule='constant', warmup_fraction=0.1, lr=0.5)
+  found = rates(config, 100, range(12))
+  np.testing.assert_allclose(found[:10], np.arange(1, 11) * 0.05, rtol=1e-6)  # float32
+  assert found[9] == found[10] == found[11] == np.float32(0.5)
+
+
+def test_step_marks_fall_on_their_steps_at_any_length():
+  config = make_config(schedule='step', warmup_fraction=0.0, lr=1.0)
+  wrong = []
+  # Up to 2^24 steps, as far as float32 counts; beyond, a mark may be a step off.
+  for steps in (*range(9, 3000, 9), 9 * 1023, 450_000, 9_000_000, 9 * 1_864_135):
+    marks = [steps // 3, 2 * steps // 3, 8 * steps // 9]
+    at = [step for mark in marks for step in (mark - 1, mark)]
+    found = rates_of_step(config, steps, at)
+    expected = [1, 0.1, 0.1, 0.01, 0.01, 0.001]
+    if not np.allclose(found, expected, rtol=1e-5):  # of powers of float32(0.1)
+      wrong.append((steps, found.tolist()))
+  assert not wrong
+
+
+_step_rate = jax.jit(
+  lambda step, schedule: jax.vmap(
+    lambda s: optim.learning_rate(
+      s, schedule, make_config(schedule='step', warmup_fraction=0.0, lr=1.0).optim
+    )
+  )(step)
+)
+
+
+def rates_of_step(config, steps, at):
+  made = optim.make_schedule(config, steps)
+  schedule = optim.Schedule(np.float32(made.lr), *map(np.int32, made[1:]))
+  return np.asarray(_step_rate(np.asarray(at, np.int32), schedule))
+
+
+def test_exponential_decay_falls_on_the_exact_step_of_the_2017_run():
+  # 600 million... images in batches of 1600: 60,000 updates a decay, 36 million in all,
+  # where float32 counts in fours.
+  config = make_config(schedule='exponential', warmup_fraction=0.0, lr=1.0)
+  config.train.batch_size = 1600
+  marks = [60_000 * k for k in (1, 2, 280, 300, 599)]
+  at = [step for mark in marks for step in (mark - 1, mark)]
+  found = rates(config, 36_000_000, at)
+  decays = np.array([step // 60_000 for step in at])
+  # float32's power at exponents near 600 loses 600 x 6e-8; a decay is 10%.
+  np.testing.assert_allclose(found, 0.9**decays, rtol=1e-4)
+
+
+def test_one_program_serves_all_lengths():
+  config = make_config()
+  traces = []
+
+  @jax.jit
+  def rate(step, schedule):
+    traces.append(None)
+    return optim.learning_rate(step, schedule, config.optim)
+
+  for steps, lr in ((10, 0.1), (1000, 0.2), (36_000_000, 0.3)):
+    made = optim.make_schedule(make_config(lr=lr), steps)
+    rate(np.int32(3), optim.Schedule(np.float32(made.lr), *map(np.int32, made[1:])))
+  assert len(traces) == 1
+
+
+@pytest.mark.parametrize(('form', 'depth'), [('small', 8), ('imagenet', 50)])
+def test_kernels_decay_and_norms_and_biases_do_not(form, depth):
+  config = base.get_config()
+  config.model.form, config.model.depth = form, depth
+  params = jax.eval_shape(models.build(config).init, jax.random.key(0))['params']
+  named = jax.tree_util.tree_leaves_with_path(optim.decays(params))
+  assert len({path[-1].key for path, _ in named}) == 3
+  for path, decay in named:
+    name = path[-1].key
+    assert name in ('kernel', 'scale', 'bias'), path
+    assert decay == (name == 'kernel'), path
+
+
+PARAMS = {
+  'kernel': np.linspace(-1, 1, 6, dtype=np.float32).reshape(2, 3),
+  'bias': np.array([0.5, -0.5, 2.0], np.float32),
+}
+
+
+def gradients(step):
+  rng = np.random.default_rng(step)
+  return {k: rng.normal(size=v.shape).astype(np.float32) for k, v in PARAMS.items()}
+
+
+def updates_of(config, steps, rate):
+  tx = optim.make(config.optim)
+  params = jax.tree.map(jnp.asarray, PARAMS)
+  state = tx.init(params)
+  for step in range(steps):
+    updates, state = tx.update(gradients(step), state, params, rate=rate(step))
+    params = jax.tree.map(jnp.add, params, updates)
+  return params
+
+
+def rate(step):
+  return 0.1 / (1 + step)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_sgd_is_the_reference(nesterov):
+  config = make_config(name='sgd', momentum=0.9, nesterov=nesterov, weight_decay=0.1)
+  for name, value in updates_of(config, 5, rate).items():
+    w = PARAMS[name].astype(np.float64)
+    trace = np.zeros_like(w)
+    for step in range(5):
+      g = gradients(step)[name] + (0.1 * w if name == 'kernel' else 0)
+      trace = g + 0.9 * trace
+      w = w - rate(step) * (g + 0.9 * trace if nesterov else trace)
+    # Five float32 updates of numbers near 1.
+    np.testing.assert_allclose(value, w, atol=2e-6)
+
+
+def test_rmsprop_is_tensorflows():
+  config = make_config(
+    name='rmsprop', momentum=0.9, rms_decay=0.8, rms_eps=0.5, weight_decay=0.1
+  )
+  for name, value in updates_of(config, 5, rate).items():
+    w = PARAMS[name].astype(np.float64)
+    # TensorFlow starts the mean square at 1, has epsilon in the root, and the rate in
+    # the momentum (tf.compat.v1.train.RMSPropOptimizer).
+    mean_square, momentum = np.ones_like(w), np.zeros_like(w)
+    for step in range(5):
+      g = gradients(step)[name] + (0.1 * w if name == 'kernel' else 0)
+      mean_square = 0.8 * mean_square + 0.2 * g**2
+      momentum = 0.9 * momentum + rate(step) * g / np.sqrt(mean_square + 0.5)
+      w = w - momentum
+    # Five float32 updates of numbers near 1.
+    np.testing.assert_allclose(value, w, atol=2e-6)

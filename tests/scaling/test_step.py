@@ -1,0 +1,195 @@
+"""One update and one evaluation, compiled, on one device and on four."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from scaling import models, optim, sharding, step
+from scaling.data import augment, pipeline, sources
+from scaling.errors import UserError
+from scaling.evals import classify
+
+
+def program_of(config, num_devices=None):
+  return step.compile_program(config, sharding.make_mesh(num_devices))
+
+
+def batch_of(config, number):
+  train, _ = sources.load(config.data)
+  return pipeline.train_batch(
+    number,
+    split=train,
+    data=config.data,
+    subset=pipeline.make_subset(train, config.data),
+    batch_size=config.train.batch_size,
+    seed=config.seed,
+  )
+
+
+def run(config, program, steps, number=lambda done: done):
+  """Returns the state after `steps` updates, and their losses."""
+  whole = sharding.replicated(program.mesh)
+  init_key, key = jax.device_put(tuple(jax.random.split(jax.random.key(0))), whole)
+  schedule = optim.make_schedule(config, steps)
+  schedule = optim.Schedule(np.float32(schedule.lr), *map(np.int32, schedule[1:]))
+  state, seen = program.init(init_key), []
+  for done in range(steps):
+    batch = sharding.put_batch(batch_of(config, number(done)), program.mesh)
+    state, values = program.train_step(state, batch, key, schedule)
+    seen.append(float(values['loss']))
+  return state, seen
+
+
+def test_loss_starts_at_chance_and_falls_on_a_batch_seen_again(tiny_config):
+  config = tiny_config()
+  state, seen = run(config, program_of(config), 40, number=lambda done: 0)
+  # The head starts at zero, so all ten classes are equally likely, up to rounding.
+  assert seen[0] == pytest.approx(np.log(10), rel=1e-6)
+  assert np.mean(seen[-5:]) < 0.7 * seen[0]
+  assert int(state.step) == 40
+
+
+def test_one_program_serves_all_sizes_seeds_rates_and_lengths(tiny_config):
+  first = program_of(tiny_config())
+  before = step._compile.cache_info()
+  for fields in (
+    {'data.num_images': 20},
+    {'data.num_images': 0, 'seed': 3},
+    {'optim.lr': 0.7, 'train.steps': 10**6},
+    {'train.steps': 0, 'train.epochs': 5.0, 'checkpoint.every_steps': 1},
+    {'data.source': 'digits', 'data.name': 'digits'},
+  ):
+    assert program_of(tiny_config(fields)) is first
+  after = step._compile.cache_info()
+  assert (after.misses, after.hits) == (before.misses, before.hits + 5)
+  assert first.compile_seconds > 0
+
+
+def test_what_is_cropped_on_the_host_is_not_cropped_again(tiny_config):
+  config = tiny_config({'data.min_crop_area': 0.3})
+  mesh = sharding.make_mesh()
+  cropped = step.compile_program(config, mesh, cropped=True)
+  assert cropped is step.compile_program(tiny_config(), mesh)
+  assert config.data.min_crop_area == 0.3
+
+
+def test_other_networks_are_other_programs(tiny_config, monkeypatch):
+  keys = []
+  monkeypatch.setattr(step, '_compile', lambda key, mesh: keys.append((key, mesh)))
+  for devices, fields in (
+    (4, {}),
+    (4, {'model.depth': 14}),
+    (4, {'train.batch_size': 32}),
+    (4, {'data.min_crop_area': 0.3}),
+    (1, {}),
+  ):
+    program_of(tiny_config(fields), devices)
+  assert len(set(keys)) == 5
+
+
+def test_four_devices_agree_with_one(tiny_config):
+  config = tiny_config()
+  (many, many_losses), (one, one_losses) = (
+    run(config, program_of(config, devices), 3) for devices in (4, 1)
+  )
+  assert len(many.params['stem']['kernel'].sharding.device_set) == 4
+  # The devices' partial sums are added in another order: float32 roundings (6e-8) in
+  # sums over 16 x 8 x 8 numbers, which three updates of rate 0.1 to small parameters
+  # make some 1e-6; a wrong mean or statistic would show in the second digit.
+  np.testing.assert_allclose(many_losses, one_losses, rtol=1e-5)
+  for a, b in zip(jax.tree.leaves(many), jax.tree.leaves(one), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_metrics_of_an_update_belong_to_the_parameters_before_it(tiny_config):
+  config = tiny_config({'optim.lr': 0.4, 'optim.warmup_fraction': 0.5})
+  program = program_of(config)
+  whole = sharding.replicated(program.mesh)
+  init_key, key = jax.device_put(tuple(jax.random.split(jax.random.key(0))), whole)
+  schedule = optim.Schedule(np.float32(0.4), np.int32(4), np.int32(2), np.int32(10**6))
+  batch = sharding.put_batch(batch_of(config, 0), program.mesh)
+  state, first = program.train_step(program.init(init_key), batch, key, schedule)
+  _, second = program.train_step(state, batch, key, schedule)
+  # One float32 product.
+  assert float(first['learning_rate']) == pytest.approx(0.2, rel=1e-6)
+  assert float(second['learning_rate']) == pytest.approx(0.4, rel=1e-6)
+  assert float(first['grad_norm']) > 0
+
+
+def test_evaluation_counts_each_test_image_once(tiny_config):
+  config = tiny_config()
+  program = program_of(config)
+  state, _ = run(config, program, 10)
+  _, test = sources.load(config.data)
+  assert test.num_images == 27  # and batches of 16
+  batches = pipeline.test_batches(test, config.data, config.log.eval_batch_size)
+  found = classify.evaluate(
+    program, state, (sharding.put_batch(batch, program.mesh) for batch in batches)
+  )
+
+  ids = np.arange(27)
+  pixels = augment.normalize(
+    jnp.asarray(test.images(ids)), config.data.mean, config.data.std, jnp.float32
+  )
+  state = jax.device_get(state)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  apply = jax.jit(models.build(config).apply, static_argnums=2)
+  logits = np.asarray(apply(variables, pixels, False)[0], np.float64)
+  labels = test.labels(ids)[:, 0]
+  ranks = (logits > logits[ids, labels][:, None]).sum(1)
+  assert found['test/num_images'] == 27
+  assert found['test/top1'] == (ranks == 0).sum() / 27
+  assert found['test/top5'] == (ranks < 5).sum() / 27
+  loss = np.log(np.exp(logits).sum(1)) - logits[ids, labels]
+  # float32 against float64 over the same network: some 1e-6.
+  assert found['test/loss'] == pytest.approx(loss.mean(), rel=1e-5)
+
+
+@pytest.fixture(scope='module')
+def evaluate_logits(tiny_config):
+  """Returns a function from logits `[C]` of all images, labels and mask to the sums."""
+  fields = {'train.loss': 'sigmoid', 'data.max_labels': 3, 'data.num_classes': 7}
+  config = tiny_config(fields)
+  state = jax.jit(lambda: step.init(config, jax.random.key(0)))()
+  assert not np.any(state.params['head']['kernel'])  # so that the bias is the logits
+  evaluate = jax.jit(lambda *args: step.eval_step(config, *args))
+
+  def call(logits, labels, mask):
+    state.params['head']['bias'] = jnp.asarray(logits, jnp.float32)
+    batch = {
+      'image': np.zeros((len(labels), 8, 8, 1), np.uint8),
+      'labels': np.asarray(labels, np.int32),
+      'mask': np.asarray(mask, np.float32),
+    }
+    zero = dict.fromkeys(('num_images', 'loss', 'top1', 'top5'), jnp.float32(0))
+    return {k: float(v) for k, v in evaluate(state, batch, zero).items()}
+
+  return call
+
+
+def test_an_image_with_several_labels_is_hit_by_any(evaluate_logits):
+  logits = [6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]  # class 0 first, 5 and 6 beyond the five
+  labels = [
+    [3, 0, -1],  # hits at 1
+    [1, 2, 5],  # hits at 5, once
+    [5, 6, -1],  # misses
+    [4, -1, -1],  # hits at 5
+    [-1, -1, -1],  # has nothing to hit
+    [0, -1, -1],  # would hit, but is padding
+  ]
+  found = evaluate_logits(logits, labels, [1, 1, 1, 1, 1, 0])
+  assert (found['num_images'], found['top1'], found['top5']) == (5, 1, 3)
+  positive = sum(logits[i] for row in labels[:5] for i in row if i >= 0)
+  expected = 5 * np.logaddexp(0, logits).sum() - positive
+  assert found['loss'] == pytest.approx(expected, rel=1e-6)  # a dozen float32 sums
+
+
+@pytest.mark.parametrize('name', ['train.batch_size', 'log.eval_batch_size'])
+@pytest.mark.parametrize(
+  ('size', 'way_out'), [(18, 'use 16 or 20'), (3, 'use 4'), (101, 'use 100 or 104')]
+)
+def test_a_batch_that_does_not_divide_is_refused(tiny_config, name, size, way_out):
+  with pytest.raises(UserError) as error:
+    program_of(tiny_config({name: size}))
+  assert str(error.value) == f'{name}={size} does not divide over 4 devices; {way_out}'

@@ -1,0 +1,99 @@
+"""The house: which room may import which, and where each package lives."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+ROOMS = ('analysis', 'configs', 'experiments', 'scaling')
+
+# A package, and the files or folders of its one home.
+HOMES = {
+  'PIL': 'scaling/data/',
+  'absl': 'experiments/cli.py',
+  'array_record': 'scaling/data/',
+  'flax': 'scaling/models/',
+  'matplotlib': 'analysis/figures.py',
+  'optax': ('scaling/optim.py', 'scaling/step.py'),
+  'orbax': 'scaling/checkpoint.py',
+  'pandas': 'analysis/',
+  'rich': 'experiments/progress.py',
+  'scipy': 'analysis/',
+  'sklearn': 'scaling/data/digits.py',
+  'tensorboardX': 'scaling/metrics.py',
+  'tensorflow_datasets': 'scaling/data/',
+  'tensorstore': 'experiments/ledger.py',
+}
+SHARED = {'jax', 'ml_collections', 'numpy'}
+
+
+def imports(room: str) -> Iterator[tuple[str, str]]:
+  """Yields the file and the first part of each name that a room imports."""
+  for path in sorted((ROOT / room).rglob('*.py')):
+    name = path.relative_to(ROOT).as_posix()
+    for node in ast.walk(ast.parse(path.read_text())):
+      if isinstance(node, ast.Import):
+        yield from ((name, alias.name.partition('.')[0]) for alias in node.names)
+      elif isinstance(node, ast.ImportFrom):
+        assert node.level == 0, f'{name} imports relatively'
+        yield name, str(node.module).partition('.')[0]
+
+
+IMPORTS = {room: list(imports(room)) for room in ROOMS}
+
+
+@pytest.mark.parametrize(
+  ('room', 'forbidden'),
+  [
+    ('analysis', {'scaling', 'experiments', 'configs', 'jax'}),
+    ('scaling', {'experiments', 'analysis', 'configs'}),
+    ('configs', {'experiments', 'analysis', 'scaling', 'jax'}),
+  ],
+)
+def test_rooms_import_in_one_direction(room, forbidden):
+  assert IMPORTS[room]
+  assert [(path, name) for path, name in IMPORTS[room] if name in forbidden] == []
+
+
+def test_every_package_has_one_home():
+  found = {pair for room in ROOMS for pair in IMPORTS[room]}
+  third_party = {
+    (path, name)
+    for path, name in found
+    if name not in sys.stdlib_module_names and name not in {*ROOMS, *SHARED}
+  }
+  astray = [
+    pair for pair in third_party if not pair[0].startswith(HOMES.get(pair[1], ()))
+  ]
+  assert astray == []
+  assert {name for _, name in third_party} == set(HOMES)  # no home stands empty
+
+
+def test_only_data_scaling_and_the_worker_know_jax():
+  assert {
+    path
+    for room in ('analysis', 'configs', 'experiments')
+    for path, name in IMPORTS[room]
+    if name == 'jax'
+  } <= {'experiments/worker.py'}
+
+
+def test_no_file_is_a_drawer_for_everything():
+  names = {path.name for room in ROOMS for path in (ROOT / room).rglob('*.py')}
+  assert not names & {'utils.py', 'util.py', 'helpers.py', 'misc.py', 'common.py'}
+
+
+def test_the_command_line_answers_before_anything_heavy_is_loaded():
+  code = (
+    'import sys, scaling, analysis, experiments, configs, experiments.cli\n'
+    'heavy = {"jax", "tensorflow", "matplotlib", "pandas", "flax", "orbax"}\n'
+    'print(sorted(heavy & set(sys.modules)))'
+  )
+  done = subprocess.run(
+    [sys.executable, '-c', code], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.strip() == '[]'
