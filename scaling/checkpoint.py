@@ -13,7 +13,6 @@ from orbax.checkpoint import v1 as ocp
 
 from scaling.step import State
 
-
 LOG = logging.getLogger('scaling')
 
 

@@ -12,5 +12,5 @@ class DivergedError(UserError):
   """The loss or the gradient is no longer finite."""
 
 
-class Stopped(Exception):  # noqa: N818 - no error: the run was asked to stop and saved
+class Stopped(Exception):
   """The run saved its state on request and can go on from there."""

@@ -8,7 +8,6 @@ import platform
 import subprocess
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 import scaling

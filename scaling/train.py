@@ -24,7 +24,6 @@ from scaling.data import pipeline, sources
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import classify
 
-
 LOG = logging.getLogger('scaling')
 
 

@@ -2,12 +2,16 @@
 
 import pathlib
 import re
+import shlex
 
 import numpy as np
 import pytest
 
 import configs
-from experiments import cli
+from experiments import cli, sweep
+
+# ml_collections loads config files in a way that Python 3.11 already warns about.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 
 SHIPPED = pathlib.Path(configs.__file__).parent
 
@@ -53,8 +57,6 @@ def test_help_of_every_verb_has_an_example_that_parses(verb, call, monkeypatch):
   status, out, err = call(verb, '--help')
   assert (status, err) == (0, '')
   (line,) = re.findall(r'^example: scaling (.*)$', out, re.MULTILINE)
-  import shlex
-
   monkeypatch.chdir(SHIPPED.parent)
   name, *words = shlex.split(line)
   assert name == verb
@@ -171,8 +173,6 @@ def test_workdir_below_a_file(error, tmp_path):
 
 
 def test_workdir_of_another_config_or_kind(error, tiny_file, config, tmp_path):
-  from experiments import sweep
-
   cells = sweep.make_cells(config, [{'data.num_images': 10}])
   sweep.write_study(tmp_path, config, 'x.py', cells)
   line = error('sweep', f'--config={tiny_file}', f'--workdir={tmp_path}')
@@ -184,8 +184,6 @@ def test_workdir_of_another_config_or_kind(error, tiny_file, config, tmp_path):
 
 
 def test_status_of_a_study_not_begun(call, config, tmp_path):
-  from experiments import sweep
-
   cells = sweep.make_cells(config, [{'data.num_images': n} for n in (10, 20)])
   sweep.write_study(tmp_path, config, 'x.py', cells)
   status, out, _ = call('status', f'--workdir={tmp_path}')

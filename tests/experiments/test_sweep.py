@@ -86,7 +86,7 @@ def test_shrunk_studies_keep_their_form_and_protocol(config):
 def test_orders_give_every_worker_every_cell(config):
   wanted = [
     {'model.depth': depth, 'data.num_images': n, 'seed': seed}
-    for n in (10, 40, 20)
+    for n in (100, 400, 200)
     for depth in (8, 14, 20)
     for seed in (0, 1)
   ]

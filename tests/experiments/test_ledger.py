@@ -1,0 +1,404 @@
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+  RuleBasedStateMachine,
+  initialize,
+  invariant,
+  precondition,
+  rule,
+  run_state_machine_as_test,
+)
+
+from experiments import ledger
+from scaling.errors import UserError
+
+
+@pytest.fixture
+def cell(tmp_path) -> pathlib.Path:
+  folder = tmp_path / 'cell'
+  folder.mkdir()
+  return folder
+
+
+@pytest.fixture
+def claim():
+  """`ledger.claim`, whose leases are let go after the test."""
+  leases = []
+
+  def keep(cell: pathlib.Path) -> ledger.Lease | None:
+    lease = ledger.claim(cell)
+    leases.append(lease)
+    return lease
+
+  yield keep
+  for lease in filter(None, leases):
+    let_go(lease)
+
+
+def let_go(lease: ledger.Lease) -> None:
+  """Ends a lease's thread without a word, as the end of its process would."""
+  lease._ended.set()
+  lease._thread.join()
+
+
+def forge(cell: pathlib.Path, **changes) -> None:
+  """Writes a status as it was not meant to be written."""
+  status = json.loads((cell / 'status.json').read_text())
+  status['lease'] |= changes
+  (cell / 'status.json').write_text(json.dumps(status))
+
+
+@pytest.mark.parametrize('state', ['done', 'failed', 'stopped'])
+def test_a_cell_is_claimed_and_ended(cell, claim, state):
+  assert ledger.read_status(cell) == ledger.Status()
+  lease = claim(cell)
+  running = ledger.read_status(cell)
+  assert (running.state, running.attempts, running.vanished) == ('running', 1, 0)
+  assert running.lease is not None
+  assert running.lease['pid'] == os.getpid()
+  assert not ledger.is_stale(cell, running)
+  assert claim(cell) is None
+  lease.end(state, 'why')
+  ended = ledger.read_status(cell)
+  assert ended == ledger.Status(state, 'why', attempts=1)
+  again = claim(cell)
+  assert (again is not None) == (state == 'stopped')
+  if again is not None:
+    assert ledger.read_status(cell).attempts == 2
+    assert ledger.read_status(cell).reason is None
+
+
+def test_a_lease_is_renewed_until_it_is_ended(cell, claim, monkeypatch):
+  monkeypatch.setattr(ledger, 'RENEW_SECONDS', 0.02)
+  lease = claim(cell)
+  os.utime(cell / 'status.json', (0, 0))
+  end = time.monotonic() + 20
+  while (cell / 'status.json').stat().st_mtime == 0:
+    assert time.monotonic() < end
+    time.sleep(0.01)
+  lease.end('done')  # the generation that it renewed is its own
+  assert ledger.read_status(cell).state == 'done'
+  os.utime(cell / 'status.json', (0, 0))
+  time.sleep(0.1)
+  assert (cell / 'status.json').stat().st_mtime == 0
+
+
+def test_of_two_threads_one_gets_a_cell(tmp_path, claim):
+  cells = [tmp_path / f'{i}' for i in range(40)]
+  for cell in cells:
+    cell.mkdir()
+  start = threading.Barrier(2)
+  won: list[list[str]] = [[], []]
+
+  def race(number: int) -> None:
+    for cell in cells:
+      start.wait()  # both at each cell at once
+      if claim(cell) is not None:
+        won[number].append(cell.name)
+
+  threads = [threading.Thread(target=race, args=(number,)) for number in range(2)]
+  for thread in threads:
+    thread.start()
+  for thread in threads:
+    thread.join()
+  assert sorted(won[0] + won[1]) == sorted(cell.name for cell in cells)
+  assert all(ledger.read_status(cell).attempts == 1 for cell in cells)
+
+
+WORKER = """
+import pathlib, sys, time
+from experiments import ledger
+folder, work = pathlib.Path(sys.argv[1]), sys.argv[2]
+print('ready', flush=True)
+sys.stdin.readline()
+for cell in sorted(folder.iterdir()):
+  lease = ledger.claim(cell)
+  if lease is not None:
+    print(cell.name, flush=True)
+    if work == 'hold':
+      time.sleep(600)
+    lease.end('done')
+"""
+
+
+@contextlib.contextmanager
+def workers(folder: pathlib.Path, work: str, number: int):
+  """Processes that go through the cells of a folder, once told to on their input."""
+  with contextlib.ExitStack() as stack:
+    processes = [
+      stack.enter_context(
+        subprocess.Popen(
+          [sys.executable, '-c', WORKER, str(folder), work],
+          stdin=subprocess.PIPE,
+          stdout=subprocess.PIPE,
+          text=True,
+        )
+      )
+      for _ in range(number)
+    ]
+    for process in processes:
+      assert process.stdout is not None
+      assert process.stdout.readline() == 'ready\n'
+    try:
+      yield processes
+    finally:
+      for process in processes:
+        process.kill()
+
+
+def test_of_several_processes_one_gets_a_cell(tmp_path):
+  for i in range(40):
+    (tmp_path / f'{i:02}').mkdir()
+  with workers(tmp_path, 'end', 4) as processes:
+    for process in processes:
+      process.stdin.write('\n')
+      process.stdin.flush()
+    won = [name for process in processes for name in process.stdout.read().split()]
+  assert sorted(won) == [f'{i:02}' for i in range(40)]
+  for i in range(40):
+    expected = ledger.Status('done', attempts=1)
+    assert ledger.read_status(tmp_path / f'{i:02}') == expected
+
+
+def die_over(folder: pathlib.Path) -> None:
+  """Has a process claim a cell and killed over it."""
+  with workers(folder, 'hold', 1) as (process,):
+    process.stdin.write('\n')
+    process.stdin.flush()
+    assert process.stdout.readline() == 'cell\n'
+    assert ledger.claim(folder / 'cell') is None  # it lives and holds the cell
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+def test_a_killed_holder_is_followed_at_once_and_its_cell_given_up_in_the_end(
+  cell, claim
+):
+  for deaths in range(1, ledger.MAX_VANISHED):
+    die_over(cell.parent)
+    before = ledger.read_status(cell)
+    assert ledger.is_stale(cell, before)
+    assert (before.attempts, before.vanished) == (deaths, deaths - 1)
+  die_over(cell.parent)
+  assert claim(cell) is None
+  given_up = ledger.read_status(cell)
+  assert given_up.state == 'failed'
+  assert given_up.vanished == ledger.MAX_VANISHED
+  assert given_up.reason is not None
+  assert 'vanished' in given_up.reason
+
+  assert ledger.retry(cell)
+  assert not ledger.retry(cell)  # it is failed no longer
+  assert ledger.read_status(cell) == ledger.Status(attempts=ledger.MAX_VANISHED)
+  assert claim(cell) is not None
+
+
+def test_a_lease_that_was_taken_over_publishes_nothing(cell, claim):
+  lost = claim(cell)
+  forge(cell, start='another start')
+  holder = claim(cell)
+  assert holder is not None
+  taken = ledger.read_status(cell)
+  assert (taken.attempts, taken.vanished) == (2, 1)
+  with pytest.raises(ledger.LeaseLostError, match='cell'):
+    lost.end('failed', 'out of date')
+  assert lost.lost.is_set()
+  assert ledger.read_status(cell) == taken
+  holder.end('done')
+  assert ledger.read_status(cell).state == 'done'
+
+
+def test_a_lost_lease_says_so_while_it_is_renewed(cell, claim, monkeypatch):
+  monkeypatch.setattr(ledger, 'RENEW_SECONDS', 0.02)
+  lease = claim(cell)
+  end = time.monotonic() + 20
+  while not lease.lost.is_set():  # the forger, too, may be overtaken by a renewal
+    forge(cell, start='another start')
+    assert time.monotonic() < end
+    time.sleep(0.01)
+
+
+def test_another_process_of_the_same_number_is_not_the_holder(cell, claim):
+  claim(cell)
+  start = ledger._process_start(os.getpid())
+  assert start is not None
+  assert not ledger.is_stale(cell, ledger.read_status(cell))
+  forge(cell, start=str(int(start) - 1))  # an earlier process had this number
+  assert ledger.is_stale(cell, ledger.read_status(cell))
+
+
+def test_a_process_that_only_waits_for_its_parent_is_gone():
+  with subprocess.Popen([sys.executable, '-c', '']) as process:
+    end = time.monotonic() + 20
+    while ledger._process_start(process.pid) is not None:
+      assert time.monotonic() < end
+      time.sleep(0.01)
+  assert ledger._process_start(process.pid) is None
+
+
+def test_of_another_host_only_time_tells(cell, claim):
+  claim(cell)
+  forge(cell, host='another host', pid=1)
+  status = ledger.read_status(cell)
+  assert not ledger.is_stale(cell, status)
+  now = time.time()
+  for age, stale in ((ledger.STALE_SECONDS - 20, False), (ledger.STALE_SECONDS + 1, True)):
+    os.utime(cell / 'status.json', (now - age, now - age))
+    assert ledger.is_stale(cell, status) == stale
+  taken = claim(cell)
+  assert taken is not None
+  assert ledger.read_status(cell).vanished == 1
+  assert [path.name for path in cell.iterdir()] == ['status.json']  # no litter
+
+
+@pytest.mark.parametrize('state', ['pending', 'running', 'stopped', 'done'])
+def test_only_failed_cells_are_tried_again(cell, state):
+  text = json.dumps({'state': state, 'attempts': 1})
+  (cell / 'status.json').write_text(text)
+  assert not ledger.retry(cell)
+  assert (cell / 'status.json').read_text() == text
+
+
+def test_folder_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match=r'--workdir=.*file/x.*Not a directory') as error:
+    ledger.check_writable(tmp_path / 'file' / 'x')
+  assert '\n' not in str(error.value)
+  ledger.check_writable(tmp_path / 'new' / 'folder')
+  assert list((tmp_path / 'new' / 'folder').iterdir()) == []
+
+
+def test_folder_without_permission(tmp_path):
+  folder = tmp_path / 'locked'
+  folder.mkdir()
+  folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+  if os.access(folder, os.W_OK):
+    pytest.skip('root may write anywhere')
+  with pytest.raises(UserError, match='Permission denied'):
+    ledger.check_writable(folder)
+
+
+class Workers(RuleBasedStateMachine):
+  """Simulated workers on a few cells, beside a model of what the cells should say."""
+
+  temporary: Callable[[], pathlib.Path]
+  NUM_CELLS = 3
+
+  @initialize()
+  def begin(self):
+    folder = self.temporary()
+    self.cells = [folder / str(i) for i in range(self.NUM_CELLS)]
+    for cell in self.cells:
+      cell.mkdir()
+    self.expected = [ledger.Status() for _ in self.cells]
+    self.holders: dict[int, ledger.Lease] = {}
+    self.ghosts: list[tuple[int, ledger.Lease]] = []  # those declared gone
+    self.published = [0] * self.NUM_CELLS
+    self.gone: set[int] = set()
+
+  @rule(i=st.integers(0, NUM_CELLS - 1))
+  def claim(self, i):
+    before = self.expected[i]
+    vanished = before.vanished + (i in self.gone)
+    lease = ledger.claim(self.cells[i])
+    if before.state in ('done', 'failed') or (i in self.holders and i not in self.gone):
+      assert lease is None
+    elif vanished >= ledger.MAX_VANISHED:
+      assert lease is None
+      self._lose(i)
+      self.expected[i] = ledger.Status('failed', None, before.attempts, vanished)
+    else:
+      assert lease is not None
+      self._lose(i)
+      self.holders[i] = lease
+      self.expected[i] = ledger.Status('running', None, before.attempts + 1, vanished)
+
+  def _lose(self, i):
+    self.gone.discard(i)
+    if i in self.holders:
+      self.ghosts.append((i, self.holders.pop(i)))
+
+  @precondition(lambda self: set(self.holders) - self.gone)
+  @rule(data=st.data(), state=st.sampled_from(['done', 'failed', 'stopped']))
+  def end(self, data, state):
+    i = data.draw(st.sampled_from(sorted(set(self.holders) - self.gone)))
+    self.holders.pop(i).end(state, 'why')
+    self.published[i] += state == 'done'
+    before = self.expected[i]
+    self.expected[i] = ledger.Status(state, 'why', before.attempts, before.vanished)
+
+  @precondition(lambda self: set(self.holders) - self.gone)
+  @rule(data=st.data())
+  def vanish(self, data):
+    i = data.draw(st.sampled_from(sorted(set(self.holders) - self.gone)))
+    forge(self.cells[i], start='another start')
+    self.gone.add(i)
+
+  @precondition(lambda self: self.ghosts)
+  @rule(state=st.sampled_from(['done', 'failed', 'stopped']))
+  def come_back(self, state):
+    """A worker that was taken for dead wants to publish after all."""
+    i, lease = self.ghosts.pop()
+    with pytest.raises(ledger.LeaseLostError):
+      lease.end(state, 'out of date')
+    del i
+
+  @rule(i=st.integers(0, NUM_CELLS - 1))
+  def retry(self, i):
+    failed = self.expected[i].state == 'failed'
+    assert ledger.retry(self.cells[i]) == failed
+    if failed:
+      self.expected[i] = ledger.Status(attempts=self.expected[i].attempts)
+
+  @invariant()
+  def every_cell_is_as_it_should_be(self):
+    for i, cell in enumerate(self.cells):
+      found, expected = ledger.read_status(cell), self.expected[i]
+      assert found.state == expected.state
+      assert found.attempts == expected.attempts
+      assert found.vanished == expected.vanished
+      assert (found.lease is not None) == (found.state == 'running')
+      assert ledger.is_stale(cell, found) == (i in self.gone)
+      if found.state in ('done', 'stopped'):
+        assert found.reason == 'why'
+      assert self.published[i] == (found.state == 'done')  # never twice
+
+  def teardown(self):
+    for _, lease in [*self.ghosts, *self.holders.items()]:
+      let_go(lease)
+    # Whatever happened, someone can finish each cell.
+    for cell in self.cells:
+      while ledger.read_status(cell).state != 'done':
+        if ledger.read_status(cell).state == 'running':
+          forge(cell, start='another start')
+        lease = ledger.claim(cell)
+        if lease is None:
+          assert ledger.retry(cell)
+        else:
+          lease.end('done')
+
+
+def test_no_cell_is_lost_or_published_twice(tmp_path_factory):
+  Workers.temporary = staticmethod(lambda: tmp_path_factory.mktemp('workers'))
+  run_state_machine_as_test(
+    Workers,
+    settings=settings(
+      max_examples=40,
+      stateful_step_count=25,
+      deadline=None,
+      suppress_health_check=list(HealthCheck),
+    ),
+  )
