@@ -33,18 +33,18 @@ setup(
     'clu>=0.0.12',
     'flax>=0.12',
     'importlib_resources',  # imported by TFDS, which declares it only for old Pythons
-    'jax>=0.9',
+    'jax>=0.10',
     'matplotlib>=3.8',
-    'ml-collections>=1.0',
+    'ml-collections>=1.1',
     'numpy>=1.26',
-    'optax>=0.2.4',
-    'orbax-checkpoint>=0.12,<1',  # the v1 API, which may still move before 1.0
+    'optax>=0.2.8',
+    'orbax-checkpoint>=0.12.8,<1',  # the v1 API, which may still move before 1.0
     'pandas>=2.2',
     'pillow>=10',
     'rich>=13',
     'scikit-learn>=1.4',  # carries the handwritten digits
     'scipy>=1.12',
-    'tensorflow-datasets>=4.9.7',
+    'tensorflow-datasets>=4.9.10',
     'tensorstore>=0.1.60',  # conditional writes behind the leases
   ],
   extras_require={

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import re
 import runpy
 import shutil
 import signal
@@ -33,6 +34,8 @@ class Verb:
     example: a whole command line.
     flags: the names of the flags it takes.
     run: does it and returns the exit status.
+    required: those of its flags that have no default.
+    words: what it takes besides flags.
   """
 
   summary: str
@@ -40,6 +43,8 @@ class Verb:
   example: str
   flags: tuple[str, ...]
   run: Callable[['Args'], int]
+  required: tuple[str, ...] = ()
+  words: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,17 +116,25 @@ def parse(name: str, words: Sequence[str]) -> Args:
   try:
     rest = values(argv)[1:]
     parsed = {flag: values[flag].value for flag in VERBS[name].flags}
-  except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
-    raise UserError(' '.join(str(error).replace("'\\'", "'").split())) from None
+  except (AttributeError, KeyError) as error:
+    name, *near = re.findall(r"(?:'|instead of \"|mean \")(\w+)", str(error)) or ['?']
+    hint = f' Did you mean "{near[0]}"?' if near else ''
+    raise UserError(f'the config has no field {name!r}.{hint}') from None
+  except (flags.Error, TypeError, ValueError) as error:
+    raise UserError(' '.join(str(error).split())) from None
   except OSError as error:
     raise UserError(
       f'--config: {str(error).strip().splitlines()[-1].strip()}'
     ) from None
-  for flag in ('config', 'workdir', 'size', 'value'):
-    if flag in parsed and parsed[flag] is None and name != 'plan':
+  for flag in VERBS[name].required:
+    if parsed[flag] is None:
       raise UserError(f'--{flag} is missing; for example: {VERBS[name].example}')
-  if 'config' in parsed and parsed['config'] is None:
-    raise UserError(f'--config is missing; for example: {VERBS[name].example}')
+  if len(rest) != len(VERBS[name].words):
+    wanted = ' and '.join(VERBS[name].words) or 'no word'
+    raise UserError(
+      f'takes {wanted} besides its flags, not {rest}; for example: '
+      f'{VERBS[name].example}'
+    )
   config_file, overrides = None, {}
   if 'config' in parsed:
     config_file = pathlib.Path(config_flags.get_config_filename(values['config']))
@@ -130,13 +143,17 @@ def parse(name: str, words: Sequence[str]) -> Args:
 
 
 def find_config(word: str) -> str:
-  """Completes `--config=digits` to the file of that name that came along."""
+  """Completes `--config=digits` or `configs/digits.py` to the file that came along."""
   flag, _, value = word.partition('=')
-  if flag not in ('--config', '-config') or pathlib.Path(value).exists():
-    return word
   path, _, argument = value.partition(':')
-  shipped = pathlib.Path(configs.__file__).parent / f'{pathlib.Path(path).stem}.py'
-  if not shipped.exists():
+  named = pathlib.Path(path)
+  shipped = pathlib.Path(configs.__file__).parent / f'{named.stem}.py'
+  if (
+    flag not in ('--config', '-config')
+    or named.exists()
+    or str(named.parent) not in ('.', 'configs')
+    or not shipped.exists()
+  ):
     return word
   return f'{flag}={shipped}' + (f':{argument}' if argument else '')
 
@@ -295,8 +312,6 @@ def run_plan(args: Args) -> int:
 def run_fit(args: Args) -> int:
   from analysis import report, results
 
-  if len(args.rest) != 1:
-    raise UserError(f'name one CSV file; for example: {VERBS["fit"].example}')
   table = results.read_csv(
     args.rest[0],
     size=args.size,
@@ -380,6 +395,7 @@ VERBS = {
     'scaling study --config=configs/digits.py --workdir=runs/digits',
     _RUN,
     run_study,
+    ('config', 'workdir'),
   ),
   'sweep': Verb(
     'trains every cell of a study',
@@ -388,6 +404,7 @@ VERBS = {
     'scaling sweep --config=configs/digits.py --workdir=runs/digits --workers=2',
     _RUN,
     run_sweep,
+    ('config', 'workdir'),
   ),
   'report': Verb(
     'writes tables, fits, figures and the report of a study',
@@ -396,6 +413,7 @@ VERBS = {
     'scaling report --workdir=runs/digits',
     ('workdir',),
     run_report,
+    ('workdir',),
   ),
   'train': Verb(
     'trains one cell',
@@ -404,6 +422,7 @@ VERBS = {
     '--workdir=runs/one',
     ('config', 'workdir', 'data_dir', 'tensorboard'),
     run_train,
+    ('config', 'workdir'),
   ),
   'status': Verb(
     'shows how far each cell of a study is',
@@ -411,6 +430,7 @@ VERBS = {
     'scaling status --workdir=runs/digits',
     ('workdir',),
     run_status,
+    ('workdir',),
   ),
   'plan': Verb(
     'lists the cells with steps, FLOPs and hours, without running them',
@@ -428,6 +448,7 @@ VERBS = {
       'num_full',
     ),
     run_plan,
+    ('config',),
   ),
   'fit': Verb(
     'fits scaling curves to any CSV',
@@ -435,6 +456,7 @@ VERBS = {
     'scaling fit results.csv --size=num_images --value=top1 --group=depth --seed=seed',
     ('size', 'value', 'group', 'seed', 'num_test', 'kind', 'percent', 'out'),
     run_fit,
+    words=('one CSV file',),
   ),
 }
 

@@ -1,11 +1,15 @@
 """How far a study is, read from its cells' files alone."""
 
+import contextlib
 import dataclasses
+import functools
 import json
 import pathlib
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from experiments import ledger
 from scaling import config as config_lib
@@ -52,30 +56,37 @@ def read_progress(cell: pathlib.Path, before: Progress | None = None) -> Progres
     cell: its folder.
     before: an earlier answer, which is kept when the cell had ended.
   """
-  if before is not None and before.ended:
-    status = ledger.read_status(cell)
-    if status == before.status:
-      return before
   status = ledger.read_status(cell)
-  config = config_lib.nested(
-    config_lib.flat(json.loads((cell / 'config.json').read_text()))
-  )
-  batch_size = config.train.batch_size
-  rows = metrics.read_rows(cell / 'metrics.jsonl')
-  row = rows[-1] if rows else {}
-  try:
-    steps = json.loads((cell / 'manifest.json').read_text())['steps']
-  except FileNotFoundError:
-    steps = config_lib.num_steps(config, config.data.num_images or batch_size)
+  if before is not None and before.ended and status == before.status:
+    return before
+  batch_size, steps, work = _expected(cell)
+  row = {}
+  if status.attempts:
+    row = metrics.last_row(cell / 'metrics.jsonl')
+    with contextlib.suppress(FileNotFoundError):
+      steps = json.loads((cell / 'manifest.json').read_text())['steps']
   return Progress(
     name=cell.name,
     status=status,
     stale=ledger.is_stale(cell, status),
     images=row.get('step', 0) * batch_size,
     total_images=steps * batch_size,
-    work=config.model.depth * config.model.width**2,
+    work=work,
     row=row,
   )
+
+
+@functools.cache
+def _expected(cell: pathlib.Path) -> tuple[int, int, float]:
+  """Returns batch size, steps and the work of an image, by a config that never changes.
+
+  The steps are of a first batch alone where the config takes a whole set of unknown
+  size: the manifest will tell.
+  """
+  config = ConfigDict(json.loads((cell / 'config.json').read_text()))
+  batch_size = config.train.batch_size
+  steps = config_lib.num_steps(config, config.data.num_images or batch_size)
+  return batch_size, steps, config.model.depth * config.model.width**2
 
 
 def counts(cells: Sequence[Progress]) -> str:

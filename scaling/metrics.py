@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+_TAIL_BYTES = 8192
+
 
 def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
   """Returns the whole rows of a file; a last line torn by a kill is left out."""
@@ -22,6 +24,23 @@ def read_rows(path: pathlib.Path) -> list[dict[str, Any]]:
     except json.JSONDecodeError:
       break
   return rows
+
+
+def last_row(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the last whole row, or {}; reads no more than the end of the file."""
+  try:
+    with path.open('rb') as file:
+      file.seek(0, os.SEEK_END)
+      file.seek(max(0, file.tell() - _TAIL_BYTES))
+      lines = file.read().splitlines()
+  except FileNotFoundError:
+    return {}
+  for line in reversed(lines):
+    try:
+      return json.loads(line)
+    except ValueError:  # torn, or cut off by the seek
+      continue
+  return {}
 
 
 def cut_rows(path: pathlib.Path, last_step: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from clu.metrics import Average
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -60,8 +61,8 @@ class Program:
   mesh: Mesh
   init: Callable[[jax.Array], State]
   train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
-  eval_step: Callable[..., dict[str, jax.Array]]
-  zero_sums: dict[str, jax.Array]
+  eval_step: Callable[..., dict[str, Average]]
+  zero_sums: dict[str, Average]
   compile_seconds: float
 
 
@@ -131,7 +132,7 @@ def train_step(
   )
   return new, {
     'loss': loss,
-    'grad_norm': optax.global_norm(grads),
+    'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate,
   }
 
@@ -140,8 +141,8 @@ def eval_step(
   config: ConfigDict,
   state: State,
   batch: dict[str, jax.Array],
-  sums: dict[str, jax.Array],
-) -> dict[str, jax.Array]:
+  sums: dict[str, Average],
+) -> dict[str, Average]:
   """Adds a batch of test images to the sums.
 
   An image counts for top-k when one of its labels is among its k highest logits.
@@ -157,16 +158,22 @@ def eval_step(
   images = augment.normalize(batch['image'], data.mean, data.std, dtype)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   logits, _ = models.build(config).apply(variables, images, False)
-  labels, mask = batch['labels'], batch['mask']
+  labels = batch['labels']
   loss = getattr(losses, config.train.loss)(logits, labels)
   _, best = jax.lax.top_k(logits, min(5, data.num_classes))
   hits = (best[:, :, None] == labels[:, None, :]).any(2)
+  values = {'loss': loss, 'top1': hits[:, 0], 'top5': hits.any(1)}
   return {
-    'num_images': sums['num_images'] + mask.sum(),
-    'loss': sums['loss'] + (loss * mask).sum(),
-    'top1': sums['top1'] + (hits[:, 0] * mask).sum(),
-    'top5': sums['top5'] + (hits.any(1) * mask).sum(),
+    name: sums[name].merge(
+      Average.from_model_output(value.astype(jnp.float32), mask=batch['mask'])
+    )
+    for name, value in values.items()
   }
+
+
+def no_sums() -> dict[str, Average]:
+  """Returns the sums over no test image."""
+  return {name: Average.empty() for name in ('loss', 'top1', 'top5')}
 
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -223,8 +230,6 @@ def _compile(key: str, mesh: Mesh) -> Program:
   rng = jax.eval_shape(lambda: jax.random.key(0))
   schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
   state = jax.eval_shape(functools.partial(init, config), rng)
-  names = ('num_images', 'loss', 'top1', 'top5')
-  sums = {name: jax.ShapeDtypeStruct((), jnp.float32) for name in names}
 
   init_fn = jax.jit(functools.partial(init, config), out_shardings=whole)
   train_fn = jax.jit(
@@ -242,7 +247,7 @@ def _compile(key: str, mesh: Mesh) -> Program:
   compiled_train = train_fn.lower(
     state, abstract_batch(config), rng, schedule
   ).compile()
-  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), sums).compile()
-  zero = {name: jax.device_put(jnp.zeros((), jnp.float32), whole) for name in names}
+  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), no_sums()).compile()
+  zero = jax.device_put(no_sums(), whole)
   seconds += time.monotonic()
   return Program(mesh, compiled_init, compiled_train, compiled_eval, zero, seconds)

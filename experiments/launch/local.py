@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from experiments import worker
 
 GRACE_SECONDS = 60.0
+POLL_SECONDS = 1.0
 MAX_RESTARTS = 10  # of workers that died, over a whole sweep
 
 
@@ -37,7 +38,7 @@ def run(
     orders: for each worker the cells in the order in which to look at them.
     data_dir: passed on.
     tensorboard: passed on.
-    watch: called about twice a second, to show progress; returns whether cells are left.
+    watch: called about once a second, to show progress; returns whether cells are left.
 
   Returns:
     Whether it came to its end; False after Ctrl-C or SIGTERM, which let each worker
@@ -83,7 +84,7 @@ def run(
   try:
     workers = [start(slot) for slot in range(len(orders))]
     restarts = 0
-    while watch() and not stop.wait(0.5):
+    while watch() and not stop.wait(POLL_SECONDS):
       for slot, process in enumerate(workers):
         died = process.poll() not in (None, 0, worker.STORAGE)
         if died and restarts < MAX_RESTARTS:

@@ -21,7 +21,6 @@ def evaluate(
   sums = program.zero_sums
   for batch in batches:
     sums = program.eval_step(state, batch, sums)
-  sums = {name: float(value) for name, value in jax.device_get(sums).items()}
-  num_images = sums.pop('num_images')
-  means = {f'test/{name}': value / num_images for name, value in sums.items()}
-  return {**means, 'test/num_images': int(num_images)}
+  sums = jax.device_get(sums)
+  means = {f'test/{k}': float(s.total) / float(s.count) for k, s in sums.items()}
+  return {**means, 'test/num_images': int(sums['loss'].count)}

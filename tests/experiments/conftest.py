@@ -54,7 +54,8 @@ def tiny_file(tmp_path_factory) -> pathlib.Path:
 def environment(tmp_path_factory) -> dict[str, str]:
   """The environment of subprocesses: one CPU device and one cache of programs."""
   env = dict(os.environ)
-  env.pop('XLA_FLAGS', None)  # the in-process tests may ask for virtual devices
+  for name in ('XLA_FLAGS', 'JAX_NUM_CPU_DEVICES'):  # several, for tests in-process
+    env.pop(name, None)
   env['JAX_PLATFORMS'] = 'cpu'
   if 'JAX_COMPILATION_CACHE_DIR' not in env:
     env['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('jax_cache'))

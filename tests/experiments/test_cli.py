@@ -88,12 +88,6 @@ def test_a_word_that_cannot_be_is_named(error, word, parts):
     assert part in line
 
 
-def test_unknown_fields_are_told_as_people_write(error):
-  line = error('plan', '--config=digits', '--config.optim.lrr=1')
-  assert line.startswith("scaling plan: 'lrr'") or line.startswith('scaling plan: lrr')
-  assert line.rstrip().endswith(('?', '.'))
-
-
 def test_no_use_of_the_device_is_no_division_by_zero(error):
   assert 'mfu' in error('plan', '--config=digits', '--device=H100', '--mfu=0')
 

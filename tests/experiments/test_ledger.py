@@ -84,16 +84,16 @@ def test_a_cell_is_claimed_and_ended(cell, claim, state):
 def test_a_lease_is_renewed_until_it_is_ended(cell, claim, monkeypatch):
   monkeypatch.setattr(ledger, 'RENEW_SECONDS', 0.02)
   lease = claim(cell)
-  os.utime(cell / 'status.json', (0, 0))
+  before = (cell / 'status.json').stat().st_mtime_ns
   end = time.monotonic() + 20
-  while (cell / 'status.json').stat().st_mtime == 0:
+  while (cell / 'status.json').stat().st_mtime_ns == before:
     assert time.monotonic() < end
     time.sleep(0.01)
-  lease.end('done')  # the generation that it renewed is its own
+  lease.end('done')  # it knows the file that it renewed as its own
   assert ledger.read_status(cell).state == 'done'
-  os.utime(cell / 'status.json', (0, 0))
+  before = (cell / 'status.json').stat().st_mtime_ns
   time.sleep(0.1)
-  assert (cell / 'status.json').stat().st_mtime == 0
+  assert (cell / 'status.json').stat().st_mtime_ns == before
 
 
 def test_of_two_threads_one_gets_a_cell(tmp_path, claim):
@@ -255,7 +255,10 @@ def test_of_another_host_only_time_tells(cell, claim):
   status = ledger.read_status(cell)
   assert not ledger.is_stale(cell, status)
   now = time.time()
-  for age, stale in ((ledger.STALE_SECONDS - 20, False), (ledger.STALE_SECONDS + 1, True)):
+  for age, stale in (
+    (ledger.STALE_SECONDS - 20, False),
+    (ledger.STALE_SECONDS + 1, True),
+  ):
     os.utime(cell / 'status.json', (now - age, now - age))
     assert ledger.is_stale(cell, status) == stale
   taken = claim(cell)
@@ -396,8 +399,8 @@ def test_no_cell_is_lost_or_published_twice(tmp_path_factory):
   run_state_machine_as_test(
     Workers,
     settings=settings(
-      max_examples=40,
-      stateful_step_count=25,
+      max_examples=30,
+      stateful_step_count=20,
       deadline=None,
       suppress_health_check=list(HealthCheck),
     ),

@@ -59,7 +59,7 @@ def test_speed_of_a_cpu_is_measured_where_cells_are_done(tmp_path, config):
     folder = tmp_path / 'cells' / name
     folder.mkdir(parents=True)
     (folder / 'config.json').write_text(json.dumps(config.to_dict()))
-    (folder / 'status.json').write_text(json.dumps({'state': state}))
+    (folder / 'status.json').write_text(json.dumps({'state': state, 'attempts': 1}))
     manifest = {'steps': 10, 'train_flops': 6e9}
     (folder / 'manifest.json').write_text(json.dumps(manifest))
     row = {'step': 10, 'time/train_seconds': seconds}

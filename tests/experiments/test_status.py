@@ -10,7 +10,7 @@ def write_cell(folder, config, *, state=None, rows=(), steps=None):
   folder.mkdir(parents=True)
   (folder / 'config.json').write_text(json.dumps(config.to_dict()))
   if state is not None:
-    (folder / 'status.json').write_text(json.dumps(state))
+    (folder / 'status.json').write_text(json.dumps({'attempts': 1} | state))
   if steps is not None:
     (folder / 'manifest.json').write_text(json.dumps({'steps': steps}))
   if rows:

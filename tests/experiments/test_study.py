@@ -17,6 +17,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+PATIENCE = 1200.0  # seconds: a machine may be busy, and what hangs must end some time
+
 TIMES = ('train_seconds', 'images_per_second')
 COMMAND = [str(pathlib.Path(sys.executable).with_name('scaling'))]
 
@@ -43,8 +45,8 @@ def run(command) -> Callable[..., subprocess.CompletedProcess[str]]:
   """Returns a function that runs the command to its end."""
 
   def to_its_end(*words) -> subprocess.CompletedProcess[str]:
-    with command(*words) as process:
-      out, err = process.communicate(timeout=300)
+    with killed(command(*words)) as process:
+      out, err = process.communicate(timeout=PATIENCE)
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
   return to_its_end
@@ -110,7 +112,7 @@ def alive(pid: int) -> bool:
   return stat.rsplit(')', 1)[1].split()[0] != 'Z'
 
 
-def wait_for(condition: Callable[[], object], seconds: float = 200.0) -> None:
+def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
   end = time.monotonic() + seconds
   while not condition():
     assert time.monotonic() < end, 'it did not happen in time'
@@ -139,7 +141,8 @@ def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         for pid in tree:
           with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-      process.communicate()
+      if process.stdout is not None and not process.stdout.closed:
+        process.communicate()
 
 
 def checkpoint(cell: pathlib.Path) -> tuple[int, list[tuple[str, np.ndarray]]]:
@@ -234,17 +237,17 @@ def test_workers_save_when_their_launcher_is_gone_and_on_ctrl_c(
     assert workers
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    wait_for(lambda: not any(map(alive, workers)), seconds=20)
+    wait_for(lambda: not any(map(alive, workers)))
   first = statuses(tmp_path)
   assert [status['state'] for status in first].count('running') == 0
-  assert num_done(tmp_path) < 3
+  assert num_done(tmp_path) < 3  # they left, rather than come to the end
 
   with killed(command(*words)) as process:
     begun = num_rows(tmp_path)
     wait_for(lambda: num_rows(tmp_path) > begun)
     workers = children(process.pid)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=PATIENCE)
   assert process.returncode == 130
   assert 'the same command goes on' in err
   assert 'Traceback' not in err
@@ -265,7 +268,7 @@ def test_two_sweeps_share_one_folder(reference, command, tiny_file, tmp_path):
   words = ('study', f'--config={tiny_file}', f'--workdir={tmp_path}', '--workers=1')
   with killed(command(*words)) as one, killed(command(*words)) as other:
     for process in (one, other):
-      _, err = process.communicate(timeout=300)
+      _, err = process.communicate(timeout=PATIENCE)
       assert process.returncode == 0, err
   assert [status['attempts'] for status in statuses(tmp_path)] == [1] * 6
   assert num_done(tmp_path) == 6

@@ -1,5 +1,6 @@
 """Saving and restoring: every bit, on other devices, and past broken files."""
 
+import gc
 import logging
 import pathlib
 
@@ -12,7 +13,22 @@ from scaling import sharding
 from scaling.checkpoint import Checkpoints
 from scaling.step import State
 
+# Orbax leaves these behind when it gives up on a broken checkpoint.
+pytestmark = [
+  pytest.mark.filterwarnings('ignore:coroutine .PyTreeHandler:RuntimeWarning'),
+  pytest.mark.filterwarnings(
+    'ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning'
+  ),
+]
+
 SECONDS = {'train': 1.5, 'eval': 0.1}
+
+
+@pytest.fixture(autouse=True)
+def _collect_garbage():
+  """Lets such warnings come up here rather than in some later test."""
+  yield
+  gc.collect()
 
 
 def make_state(step: int, mesh) -> State:

@@ -32,7 +32,6 @@ def run(config, program, steps, number=lambda done: done):
   whole = sharding.replicated(program.mesh)
   init_key, key = jax.device_put(tuple(jax.random.split(jax.random.key(0))), whole)
   schedule = optim.make_schedule(config, steps)
-  schedule = optim.Schedule(np.float32(schedule.lr), *map(np.int32, schedule[1:]))
   state, seen = program.init(init_key), []
   for done in range(steps):
     batch = sharding.put_batch(batch_of(config, number(done)), program.mesh)
@@ -162,8 +161,9 @@ def evaluate_logits(tiny_config):
       'labels': np.asarray(labels, np.int32),
       'mask': np.asarray(mask, np.float32),
     }
-    zero = dict.fromkeys(('num_images', 'loss', 'top1', 'top5'), jnp.float32(0))
-    return {k: float(v) for k, v in evaluate(state, batch, zero).items()}
+    sums = evaluate(state, batch, step.no_sums())
+    totals = {name: float(value.total) for name, value in sums.items()}
+    return totals | {'num_images': float(sums['loss'].count)}
 
   return call
 
