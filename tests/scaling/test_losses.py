@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from scaling import losses
 
-
 sigmoid, softmax = jax.jit(losses.sigmoid), jax.jit(losses.softmax)
 dense_sigmoid = jax.jit(optax.sigmoid_binary_cross_entropy)
 dense_softmax = jax.jit(optax.softmax_cross_entropy)
