@@ -50,7 +50,7 @@ setup(
   extras_require={
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
     'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
-    'lint': ['pyright==1.1.411', 'ruff==0.15.22'],
+    'lint': ['pyright==1.1.414', 'ruff==0.17.6'],
   },
   entry_points={'console_scripts': ['scaling=experiments.cli:main']},
 )

@@ -16,6 +16,7 @@ HOMES = {
   'PIL': 'scaling/data/',
   'absl': 'experiments/cli.py',
   'array_record': 'scaling/data/',
+  'clu': 'scaling/step.py',
   'flax': 'scaling/models/',
   'matplotlib': 'analysis/figures.py',
   'optax': ('scaling/optim.py', 'scaling/step.py'),

@@ -126,6 +126,8 @@ def test_shipped_config_by_its_name(call, tmp_path, monkeypatch, words):
   status, out, err = call('plan', *words, '--config.model.depth=14')
   assert (status, err) == (0, '')
   assert '24 cells' in out
+  (tmp_path / 'digits').mkdir()  # as a --workdir may be called
+  assert call('plan', *words, '--config.model.depth=14') == (0, out, '')
 
 
 def test_plan_lists_steps_flops_and_hours(call):
@@ -152,6 +154,14 @@ def test_plan_of_the_paper_on_a_pod(call):
   (largest,) = [line for line in out.splitlines() if 'resnet101-n300000000' in line]
   assert '37,500,000' in largest  # four passes over 300 million images, 32 at once
   assert '256 x TPU v5e' in out.splitlines()[-1]
+
+
+def test_a_pinned_subset_seed_holds_while_the_seed_is_swept(tiny_file):
+  words = [f'--config={tiny_file}', '--workdir=w', '--config.data.subset_seed=7']
+  args = cli.parse('sweep', words)
+  cells = sweep.make_cells(args.config, [{'seed': 0}, {'seed': 1}], args.overrides)
+  seeds = [(cell.config.seed, cell.config.data.subset_seed) for cell in cells]
+  assert seeds == [(0, 7), (1, 7)]
 
 
 def test_status_and_report_without_a_study(error, tmp_path):

@@ -28,7 +28,9 @@ def test_a_cell_that_has_not_begun(tmp_path, config):
 def test_progress_comes_from_the_last_whole_row(tmp_path, config):
   config.train.batch_size = 8
   rows = [{'step': 2}, {'step': 5, 'test/top1': 0.5}]
-  folder = write_cell(tmp_path / 'a', config, rows=rows, steps=20)
+  folder = write_cell(
+    tmp_path / 'a', config, state={'state': 'stopped'}, rows=rows, steps=20
+  )
   with (folder / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 9, "te')  # torn by a kill
   cell = status.read_progress(folder)

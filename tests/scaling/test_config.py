@@ -73,7 +73,7 @@ def test_numbers_that_could_not_train_are_refused(name, value):
 def test_smoothing_is_refused_with_sigmoid():
   config = base.get_config()
   config.train.loss, config.train.label_smoothing = 'sigmoid', 0.1
-  with pytest.raises(UserError, match='label_smoothing.*set it to 0'):
+  with pytest.raises(UserError, match=r'label_smoothing.*set it to 0'):
     config_lib.check(config)
 
 
@@ -83,7 +83,7 @@ def test_smoothing_is_refused_with_sigmoid():
 def test_anything_but_one_length_is_refused(epochs, steps):
   config = base.get_config()
   config.train.epochs, config.train.steps = epochs, steps
-  with pytest.raises(UserError, match='exactly one of train.epochs=.*train.steps='):
+  with pytest.raises(UserError, match=r'exactly one of train.epochs=.*train.steps='):
     config_lib.check(config)
 
 

@@ -1,5 +1,6 @@
 """Training a cell: that a stop, a kill or a second call changes nothing, and errors."""
 
+import gc
 import json
 import logging
 import pathlib
@@ -54,6 +55,13 @@ def assert_same_run(config, workdir: pathlib.Path, reference: pathlib.Path) -> N
   leaves = jax.tree_util.tree_leaves_with_path(found)
   for (path, a), b in zip(leaves, jax.tree.leaves(expected), strict=True):
     assert np.array_equal(a, b), jax.tree_util.keystr(path)
+
+
+@pytest.fixture
+def _garbage_collected():
+  """Lets what a test leaves behind come up there rather than in some later test."""
+  yield
+  gc.collect()
 
 
 @pytest.fixture(scope='module')
@@ -159,21 +167,30 @@ def test_a_test_that_is_missing_at_the_checkpoint_is_run_first(
   assert pick[0] == pick[1]
 
 
+# 8 is where it was stopped; at 9 a save is due, which meets the broken one.
+@pytest.mark.parametrize('broken', [8, 9])
+@pytest.mark.usefixtures('_garbage_collected')
+# Orbax leaves these behind when it gives up on a checkpoint.
 @pytest.mark.filterwarnings('ignore:coroutine .PyTreeHandler:RuntimeWarning')
 @pytest.mark.filterwarnings(
   'ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning'
 )
 def test_a_run_goes_on_from_before_a_broken_checkpoint(
-  config, undisturbed, tmp_path, caplog
+  config, undisturbed, tmp_path, caplog, broken
 ):
   with pytest.raises(Stopped):
-    train(config, tmp_path, should_stop=stop_after(8))
-  for path in (tmp_path / 'checkpoints' / '8').rglob('*'):
+    train(config, tmp_path, should_stop=stop_after(broken))
+  for path in (tmp_path / 'checkpoints' / str(broken)).rglob('*'):
     if path.is_file():
       path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-  with caplog.at_level(logging.WARNING, 'scaling'):
-    train(config, tmp_path)
-  assert 'checkpoint 8 cannot be read' in caplog.text
+  with (
+    caplog.at_level(logging.WARNING, 'scaling'),
+    pytest.raises(Stopped, match='saved at step 7 of 12'),
+  ):
+    train(config, tmp_path, should_stop=stop_after(1))
+  assert f'checkpoint {broken} cannot be read' in caplog.text
+  assert int(state_of(config, tmp_path).step) == 7
+  train(config, tmp_path)
   assert_same_run(config, tmp_path, undisturbed)
 
 
@@ -219,7 +236,7 @@ def all_finite(tree) -> bool:
   return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize('lr', [1e4, 1e12, 1e19, 1e25, 1e38])
+@pytest.mark.parametrize('lr', [1e4, 1e19, 1e38])
 def test_divergence_names_its_step_and_a_checkpoint_that_is_good(
   tiny_config, tmp_path, lr
 ):
@@ -248,7 +265,7 @@ def test_divergence_names_its_step_and_a_checkpoint_that_is_good(
 
 def test_divergence_without_a_checkpoint_says_so(tiny_config, tmp_path):
   config = tiny_config({'optim.lr': 1e25, 'log.every_steps': 50})
-  with pytest.raises(DivergedError, match='at step [0-9]+; .*checkpoint: none yet'):
+  with pytest.raises(DivergedError, match=r'at step [0-9]+; .*checkpoint: none yet'):
     train(config, tmp_path)
   assert [row['step'] for row in rows_of(tmp_path)] == [0]
 
@@ -295,7 +312,7 @@ def test_epochs_are_passes_over_the_subset(tiny_config, tmp_path, num_images, st
 
 
 def test_as_many_images_as_there_are_not_are_refused(tiny_config, tmp_path):
-  with pytest.raises(UserError, match='data.num_images=65'):
+  with pytest.raises(UserError, match=r'data\.num_images=65'):
     train(tiny_config({'data.num_images': 65}), tmp_path)
 
 

@@ -1,0 +1,312 @@
+"""What each verb of the command line does: it calls the rooms and prints for people."""
+
+import dataclasses
+import pathlib
+import runpy
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from experiments import ledger, progress, status, sweep
+from experiments.launch import local
+from scaling.errors import UserError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclasses.dataclass(frozen=True)
+class Verb:
+  """One word after `scaling`.
+
+  Attributes:
+    summary: what it does, in one line.
+    details: what a user should know before using it.
+    example: a whole command line.
+    flags: the names of the flags it takes.
+    run: does it and returns the exit status.
+    required: those of its flags that have no default.
+    words: what it takes besides flags.
+  """
+
+  summary: str
+  details: str
+  example: str
+  flags: tuple[str, ...]
+  run: Callable[['Args'], int]
+  required: tuple[str, ...] = ()
+  words: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+  """The parsed command line.
+
+  Attributes:
+    values: of the verb's flags.
+    config_file: of --config.
+    overrides: fields set by --config.FIELD=VALUE.
+    rest: words that are no flags.
+  """
+
+  values: dict[str, Any]
+  config_file: pathlib.Path | None
+  overrides: dict[str, Any]
+  rest: list[str]
+
+  def __getattr__(self, name: str) -> Any:
+    return self.values[name]
+
+
+def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
+  """Returns the config and the cells of its sweep.
+
+  Raises:
+    UserError: if the config file has no get_sweep().
+  """
+  module = runpy.run_path(str(args.config_file))
+  if 'get_sweep' not in module:
+    raise UserError(
+      f'{args.config_file} has no get_sweep(); add one that returns the overrides of '
+      'each cell, or train this one cell with `scaling train`'
+    )
+  config, listed = args.config, module['get_sweep']()
+  pinned = args.overrides
+  if config.smoke:
+    pinned = {k: v for k, v in pinned.items() if k == 'seed'}
+    config, listed = sweep.shrink(config, args.data_dir)
+  return config, sweep.make_cells(config, listed, pinned)
+
+
+def run_study(args: Args) -> int:
+  code = run_sweep(args)
+  if code == INTERRUPTED:
+    return code
+  run_report(args)
+  return code
+
+
+def run_sweep(args: Args) -> int:
+  config, cells = load_cells(args)
+  workdir = pathlib.Path(args.workdir)
+  ledger.check_writable(workdir)
+  if (workdir / 'config.json').exists():
+    raise UserError(f'{workdir} holds a single cell; use another --workdir')
+  sweep.write_study(workdir, config, str(args.config_file), cells)
+  folders = [sweep.cell_folder(workdir, cell.name) for cell in cells]
+  retried = sum(ledger.retry(folder) for folder in folders)
+  if retried:
+    print(f'trying {retried} failed cells again', file=sys.stderr)
+  seen = [status.read_progress(folder) for folder in folders]
+  if all(cell.ended for cell in seen):
+    print(f'nothing to do: all {len(cells)} cells of {workdir} are done')
+    return OK
+  left = [cell for cell, now in zip(cells, seen, strict=True) if not now.ended]
+  num_workers = min(args.workers or local.default_workers(len(left)), len(left))
+
+  with progress.display() as display:
+
+    def watch() -> bool:
+      seen[:] = map(status.read_progress, folders, seen)
+      display.show(seen)
+      return not all(cell.ended for cell in seen)
+
+    finished = local.run(
+      workdir,
+      sweep.orders(left, num_workers),
+      data_dir=args.data_dir,
+      tensorboard=args.tensorboard,
+      watch=watch,
+    )
+  seen = [status.read_progress(folder) for folder in folders]
+  print(f'{workdir}: {status.counts(seen)}')
+  for line in status.failures(seen):
+    print(f'failed: {line}', file=sys.stderr)
+  if any(cell.state == 'failed' for cell in seen):
+    logs = workdir / 'cells' / 'CELL' / 'log.txt'
+    print(
+      f'the whole story is in {logs}; the same command tries again', file=sys.stderr
+    )
+  if not finished:
+    print('stopped; the same command goes on from here', file=sys.stderr)
+    return INTERRUPTED
+  if not all(cell.ended for cell in seen):
+    if shutil.disk_usage(workdir).free < 1 << 20:
+      raise UserError(f'the disk of {workdir} is full; free some and run it again')
+    raise UserError(f'the workers ended early; {workdir / "logs"} says why')
+  return FAILED if any(cell.state == 'failed' for cell in seen) else OK
+
+
+def run_report(args: Args) -> int:
+  from analysis import report
+
+  workdir = pathlib.Path(args.workdir)
+  sweep.read_study(workdir)
+  written = report.write_report(workdir)
+  print(written.text)
+  print(
+    f'\nwritten: {written.folder / "report.html"}, report.md, results.csv, fits.csv'
+  )
+  return OK
+
+
+def run_train(args: Args) -> int:
+  from experiments import worker
+  from scaling import config as config_lib
+  from scaling import train
+
+  config, workdir = args.config, pathlib.Path(args.workdir)
+  if config.smoke:
+    config, _ = sweep.shrink(config, args.data_dir)
+  config_lib.check(config)
+  ledger.check_writable(workdir)
+  if (workdir / 'study.json').exists():
+    raise UserError(f'{workdir} holds a study; use another --workdir for one cell')
+  train.write_config(config, workdir)
+  if ledger.read_status(workdir).state == 'done':
+    print(f'nothing to do: {workdir} is done')
+    return OK
+  ledger.retry(workdir)
+  lease = ledger.claim(workdir)
+  if lease is None:
+    raise UserError(f'{workdir} is being trained by another process')
+  stop = threading.Event()
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda *_: stop.set())
+  worker.log_to_stdout()
+  worker.use_compilation_cache()
+  state = worker.run_cell(
+    lease, data_dir=args.data_dir, tensorboard=args.tensorboard, stop=stop
+  )
+  if state == 'failed':
+    raise UserError(ledger.read_status(workdir).reason or 'failed')
+  if state == 'stopped':
+    print('stopped; the same command goes on from here', file=sys.stderr)
+    return INTERRUPTED
+  return OK
+
+
+def run_status(args: Args) -> int:
+  workdir = pathlib.Path(args.workdir)
+  study = sweep.read_study(workdir)
+  seen = [
+    status.read_progress(sweep.cell_folder(workdir, cell['name']))
+    for cell in study['cells']
+  ]
+  print(status.table(seen))
+  print(f'{study["name"]}: {status.counts(seen)}')
+  return OK
+
+
+def run_plan(args: Args) -> int:
+  from experiments import plan
+
+  _, cells = load_cells(args)
+  workdir = pathlib.Path(args.workdir) if args.workdir else None
+  flops, source = plan.sustained_flops(args.device, args.num_devices, args.mfu, workdir)
+  print(plan.table(plan.plan(cells, flops, args.num_full), args.workers or 1))
+  print(f'assumed: {source}')
+  return OK
+
+
+def run_fit(args: Args) -> int:
+  from analysis import report, results
+
+  table = results.read_csv(
+    args.rest[0],
+    size=args.size,
+    value=args.value,
+    group=args.group or (),
+    seed=args.seed,
+    kind=args.kind,
+    percent=args.percent,
+  )
+  written = report.write_fit_report(
+    args.out,
+    table,
+    group=args.group or (),
+    kind=args.kind,
+    metric=args.value,
+    num_test=args.num_test,
+  )
+  print(written.text)
+  print(f'\nwritten: {", ".join(str(path) for path in written.paths)}')
+  return OK
+
+
+_RUN = ('config', 'workdir', 'data_dir', 'workers', 'tensorboard')
+VERBS = {
+  'study': Verb(
+    'runs a sweep, then reports',
+    'Trains every cell of the config, on as many workers as there are cores, then '
+    'fits the curves and writes the report. Run again after an interruption and it '
+    'goes on where it was; run again when all is done and it only reports.',
+    'scaling study --config=configs/digits.py --workdir=runs/digits',
+    _RUN,
+    run_study,
+    ('config', 'workdir'),
+  ),
+  'sweep': Verb(
+    'trains every cell of a study',
+    'A field of the sweep that is set on the command line is held at that value: '
+    '--config.model.depth=14 trains that depth alone.',
+    'scaling sweep --config=configs/digits.py --workdir=runs/digits --workers=2',
+    _RUN,
+    run_sweep,
+    ('config', 'workdir'),
+  ),
+  'report': Verb(
+    'writes tables, fits, figures and the report of a study',
+    'Works on a study in progress too, and says what is missing. Writes into '
+    'WORKDIR/report.',
+    'scaling report --workdir=runs/digits',
+    ('workdir',),
+    run_report,
+    ('workdir',),
+  ),
+  'train': Verb(
+    'trains one cell',
+    'The config as it stands, without its sweep.',
+    'scaling train --config=configs/digits.py --config.model.depth=14 '
+    '--workdir=runs/one',
+    ('config', 'workdir', 'data_dir', 'tensorboard'),
+    run_train,
+    ('config', 'workdir'),
+  ),
+  'status': Verb(
+    'shows how far each cell of a study is',
+    'Reads the files of the study; whoever runs it, from wherever.',
+    'scaling status --workdir=runs/digits',
+    ('workdir',),
+    run_status,
+    ('workdir',),
+  ),
+  'plan': Verb(
+    'lists the cells with steps, FLOPs and hours, without running them',
+    'Hours are FLOPs over a sustained speed: of the named device, or measured on the '
+    'finished cells in --workdir.',
+    'scaling plan --config=configs/jft.py --device="TPU v5e" --num_devices=256',
+    (
+      'config',
+      'workdir',
+      'data_dir',
+      'workers',
+      'device',
+      'num_devices',
+      'mfu',
+      'num_full',
+    ),
+    run_plan,
+    ('config',),
+  ),
+  'fit': Verb(
+    'fits scaling curves to any CSV',
+    'One row a run. Writes fits.csv, predictions.csv and the curves into --out.',
+    'scaling fit results.csv --size=num_images --value=top1 --group=depth --seed=seed',
+    ('size', 'value', 'group', 'seed', 'num_test', 'kind', 'percent', 'out'),
+    run_fit,
+    words=('one CSV file',),
+  ),
+}
