@@ -27,6 +27,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from analysis import words
+from analysis.files import replacing
 from analysis.fit import Fit, Kind, Refusal
 
 Key = tuple[Hashable, ...]
@@ -210,9 +211,8 @@ def save_figure(
   with matplotlib.rc_context(STYLE):
     for suffix, metadata in (('png', {'Software': None}), ('svg', {'Date': None})):
       path = stem.with_name(f'{stem.name}.{suffix}')
-      temporary = stem.with_name(f'.{stem.name}.tmp.{suffix}')
-      figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
-      os.replace(temporary, path)
+      with replacing(path) as temporary:
+        figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)
       paths.append(path)
   return tuple(paths)
 

@@ -24,26 +24,28 @@ def get_config() -> ml_collections.ConfigDict:
   data.test_split = 'test'  # the same for the test images
   data.test_fraction = 0.2  # held back, by class, where the source has no test part
   data.image_key = 'image'  # features of a TFDS set
-  data.label_key = 'label'
+  data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
   data.image_size = 32  # pixels, height and width at the network's input
-  data.channels = 3
+  data.channels = 3  # 1: grey, 3: colour
   data.num_images = 0  # size of the training subset; 0 takes the whole set
   data.subset = 'uniform'  # uniform | balanced (the same number from each class)
-  data.subset_seed = config.get_ref('seed')  # which images: nested over num_images
-  data.order_seed = config.get_ref('seed')  # their order, anew in each epoch
+  # Which images, nested over num_images, and their order, anew in each epoch: both
+  # follow the seed unless `subset_seed` or `order_seed` is set.
+  data.subset_seed = config.get_oneway_ref('seed')
+  data.order_seed = config.get_oneway_ref('seed')
   data.mean = (0.5, 0.5, 0.5)  # of each channel, pixels being in [0, 1]
-  data.std = (0.25, 0.25, 0.25)
+  data.std = (0.25, 0.25, 0.25)  # of each channel, likewise
   data.pad_crop = 0  # pixels of zero padding before a random crop; 0: none
   data.flip = False  # random horizontal flip
   data.min_crop_area = 0.0  # random-resized-crop keeps at least this share; 0: none
   data.resize_short = 0  # pixels of the short side before the centre crop in tests
   data.made_up_train = 4096  # images in the made-up set
-  data.made_up_test = 256
+  data.made_up_test = 256  # and in its test part
 
   model = config.model = ml_collections.ConfigDict()
-  model.name = 'resnet'
+  model.name = 'resnet'  # the one network so far
   model.form = 'small'  # small: 3x3 stem, three stages | imagenet: v1.5, four stages
   model.depth = 8  # small: 8 14 20 32 44 56 110 | imagenet: 18 34 50 101 152
   model.width = 16  # channels of the first stage (64 in the ImageNet form)
@@ -57,12 +59,12 @@ def get_config() -> ml_collections.ConfigDict:
   # number of times, as the 2017 paper did; `steps` spends the same compute on each.
   train.epochs = 0.0
   train.steps = 200
-  train.label_smoothing = 0.0
+  train.label_smoothing = 0.0  # share of the target spread over all classes; softmax
 
   optim = config.optim = ml_collections.ConfigDict()
   optim.name = 'sgd'  # sgd | rmsprop
   optim.lr = 0.1  # peak learning rate
-  optim.momentum = 0.9
+  optim.momentum = 0.9  # of both optimisers
   optim.nesterov = True  # sgd only
   optim.rms_decay = 0.9  # rmsprop only
   optim.rms_eps = 1.0  # rmsprop only, inside the root
@@ -76,10 +78,10 @@ def get_config() -> ml_collections.ConfigDict:
   log = config.log = ml_collections.ConfigDict()
   log.every_steps = 50  # training loss and speed
   log.eval_every_steps = 0  # test metrics; 0: only before the first and after the last
-  log.eval_batch_size = 256
+  log.eval_batch_size = 256  # test images a step; the last step is padded
 
   checkpoint = config.checkpoint = ml_collections.ConfigDict()
   checkpoint.every_steps = 0  # 0: by time only
   checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
-  checkpoint.keep = 2
+  checkpoint.keep = 2  # newest checkpoints that stay on disk
   return config

@@ -56,6 +56,10 @@ def parse(name: str, words: Sequence[str]) -> Args:
   Raises:
     UserError: for unknown flags or fields, wrong types and a missing config file.
   """
+  words = list(words)
+  if '--config' in words[:-1]:
+    at = words.index('--config')
+    words[at : at + 2] = [f'--config={words[at + 1]}']
   words = [find_config(word) for word in words]
   values = flags.FlagValues()
   argv = [f'scaling {name}', *words]
@@ -98,7 +102,7 @@ def find_config(word: str) -> str:
   shipped = pathlib.Path(configs.__file__).parent / f'{named.stem}.py'
   if (
     flag not in ('--config', '-config')
-    or named.exists()
+    or named.is_file()
     or str(named.parent) not in ('.', 'configs')
     or not shipped.exists()
   ):

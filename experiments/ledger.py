@@ -23,7 +23,7 @@ from scaling.errors import UserError
 STATES = ('pending', 'running', 'stopped', 'failed', 'done')
 RENEW_SECONDS = 30.0
 STALE_SECONDS = 120.0
-MAX_VANISHED = 3  # workers that may die over a cell before the cell is to blame
+MAX_VANISHED = 5  # workers that may die over a cell before the cell is to blame
 
 
 @dataclasses.dataclass(frozen=True)

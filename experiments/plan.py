@@ -50,6 +50,8 @@ def sustained_flops(
       f'--device={device!r} is unknown; use {known}.'
       + config_lib.suggest(device, cost.PEAK_FLOPS)
     )
+  if mfu <= 0:
+    raise UserError(f'--mfu={mfu:g} must be above 0; 0.4 is usual for a ResNet')
   total = cost.PEAK_FLOPS[device] * num_devices * mfu
   peak = cost.PEAK_FLOPS[device] / 1e12
   return total, f'{num_devices} x {device}, {peak:g} TFLOP/s peak at {mfu:.0%} use'

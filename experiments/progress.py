@@ -71,6 +71,7 @@ def display() -> Iterator[Display]:
 
 def duration(seconds: float) -> str:
   """Returns '45 s', '3 min 20 s', '5 h 10 min' or '12 days'."""
+  seconds = round(seconds)
   if seconds < 60:
     return f'{seconds:.0f} s'
   if seconds < 3600:

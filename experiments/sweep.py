@@ -63,6 +63,8 @@ def make_cells(
           f'get_sweep() sets {name}, which is no field of the config.'
           + config_lib.suggest(name, fields)
         )
+      if value is None:
+        raise UserError(f'get_sweep() sets {name}=None; leave it out to keep its value')
       try:
         cell_config.update_from_flattened_dict({name: value})
       except TypeError as error:
@@ -90,6 +92,11 @@ def shrink(
     data.made_up_train, data.made_up_test = 256, 32
     data.image_size = min(data.image_size, 32)
     data.resize_short = 0
+    config.log.eval_batch_size = 16
+  elif data.source == 'tfds' and '[' not in data.train_split + data.test_split:
+    data.train_split += '[:256]'
+    data.test_split += '[:64]'
+    config.log.eval_batch_size = 16
   config.model.width = 8
   config.train.batch_size = 16
   if config.train.steps:
@@ -98,7 +105,6 @@ def shrink(
     config.train.epochs = 1.0
   config.log.every_steps = 2
   config.log.eval_every_steps = 0
-  config.log.eval_batch_size = 16
   config.model.depth = min(config_lib.DEPTHS[config.model.form])
   return config, [{'data.num_images': size} for size in (16, 32, 64, 128)]
 

@@ -12,7 +12,7 @@ from experiments import worker
 
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 1.0
-MAX_RESTARTS = 10  # of workers that died, over a whole sweep
+MAX_RESTARTS = 20  # of workers that died, over a whole sweep
 
 
 def default_workers(num_cells: int) -> int:

@@ -20,7 +20,10 @@ def evaluate(
   """
   sums = program.zero_sums
   for batch in batches:
-    sums = program.eval_step(state, batch, sums)
+    before, sums = sums, program.eval_step(state, batch, sums)
+    # One step runs while the next is prepared, no more: an unbounded queue fills a
+    # device's memory, and on several CPU devices starves the threads that must meet.
+    jax.block_until_ready(before)
   sums = jax.device_get(sums)
   means = {f'test/{k}': float(s.total) / float(s.count) for k, s in sums.items()}
   return {**means, 'test/num_images': int(sums['loss'].count)}
