@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.width = 8
 
   config.train.batch_size = 64
-  config.train.steps = 150
+  config.train.steps = 120
 
   config.optim.lr = 0.3
 
