@@ -138,9 +138,9 @@ def test_plan_lists_steps_flops_and_hours(call):
   assert len(lines) == 72
   for line in lines:
     _, steps, per_image, flops, hours = line.split()
-    assert steps == '150'
-    # Three passes over 150 batches of 64; the table rounds to three digits.
-    assert float(flops) == pytest.approx(3 * 150 * 64 * float(per_image), rel=0.01)
+    assert steps == '120'
+    # Three passes over 120 batches of 64; the table rounds to three digits.
+    assert float(flops) == pytest.approx(3 * 120 * 64 * float(per_image), rel=0.01)
     assert float(hours) == pytest.approx(float(flops) / 20e9 / 3600, rel=0.01)
   assert total.startswith('72 cells')
   assert 'guess' in source
