@@ -37,6 +37,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return VERBS[name].run(parse(name, words))
   except UserError as error:
     message = str(error)
+  except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
   except FileNotFoundError as error:
     message = str(error)
   except OSError as error:
