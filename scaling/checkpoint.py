@@ -36,6 +36,8 @@ class Checkpoints:
     self._pending = self._checkpointer.save_checkpointables_async(
       int(state.step), {'state': state, 'seconds': dict(seconds)}
     )
+    if self._pending is None:
+      raise OSError(f'a checkpoint newer than step {int(state.step)} is in the way')
 
   def wait(self) -> None:
     """Waits until what was started is on disk, and raises what went wrong there."""
@@ -65,7 +67,7 @@ class Checkpoints:
 
     abstract = jax.tree.map(place, like)
     steps = sorted((c.step for c in self._checkpointer.checkpoints), reverse=True)
-    for step in steps:
+    for i, step in enumerate(steps):
       try:
         found = self._checkpointer.load_checkpointables(
           step, {'state': abstract, 'seconds': None}
@@ -75,6 +77,10 @@ class Checkpoints:
           raise
         LOG.warning('checkpoint %d cannot be read, trying older: %s', step, error)
       else:
+        # Orbax saves nothing below the newest step that it finds; what is lost here
+        # will be made again, equal.
+        for broken in steps[:i]:
+          self._checkpointer.delete(broken)
         return found['state'], found['seconds']
     return None
 

@@ -38,6 +38,8 @@ _POSITIVE = (
   'log.every_steps',
   'log.eval_batch_size',
   'checkpoint.keep',
+  'optim.decay_images',
+  'optim.decay_rate',
 )
 _NOT_NEGATIVE = (
   'data.num_images',
@@ -45,6 +47,15 @@ _NOT_NEGATIVE = (
   'log.eval_every_steps',
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
+  'optim.lr',
+  'optim.weight_decay',
+)
+_SHARES = (
+  'data.min_crop_area',
+  'train.label_smoothing',
+  'optim.momentum',
+  'optim.rms_decay',
+  'optim.warmup_fraction',
 )
 
 # Fields that no compiled program depends on. A new field is taken to matter until it is
@@ -77,6 +88,8 @@ _NOT_COMPILED = (
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
   'checkpoint.keep',
+  'optim.decay_images',
+  'optim.decay_rate',
 )
 
 
@@ -107,11 +120,16 @@ def check(config: ConfigDict) -> None:
         + suggest(value, choices)
       )
   for name in _POSITIVE:
-    if field(config, name) <= 0:
+    if not 0 < field(config, name) < math.inf:
       raise UserError(f'{name}={field(config, name)} must be above 0')
   for name in _NOT_NEGATIVE:
-    if field(config, name) < 0:
+    if not 0 <= field(config, name) < math.inf:
       raise UserError(f'{name}={field(config, name)} must not be negative')
+  for name in _SHARES:
+    if not 0 <= field(config, name) < 1:
+      raise UserError(f'{name}={field(config, name)} must be from 0 to below 1')
+  if not all(0 < std < math.inf for std in config.data.std):
+    raise UserError(f'data.std={tuple(config.data.std)} must be above 0')
   epochs, steps = config.train.epochs, config.train.steps
   if not (math.isfinite(epochs) and min(epochs, steps) == 0 < max(epochs, steps)):
     raise UserError(
@@ -217,7 +235,8 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
   """Returns the first field that differs, as 'optim.lr is 0.1 there and 0.2 here'."""
   old, new = flat(old), flat(new)
   for name in sorted(old.keys() | new.keys()):
-    if old.get(name, '(unset)') != new.get(name, '(unset)'):
+    # As text, as in the identity: 1, 1.0 and True are equal in Python.
+    if json.dumps(old.get(name, '(unset)')) != json.dumps(new.get(name, '(unset)')):
       return (
         f'{name} is {old.get(name, "(unset)")} there and '
         f'{new.get(name, "(unset)")} here'

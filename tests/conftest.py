@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import hypothesis
 import pytest
 from ml_collections import ConfigDict
 
@@ -23,9 +24,14 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 if _CACHE not in os.environ:
   _ours = os.environ[_CACHE] = tempfile.mkdtemp(prefix='scaling-tests-jax-')
 
-if (
-  'jax' in sys.modules
-):  # some plugin was faster, and the environment is read on import
+# How long an example takes says more about the machine's load than about the code.
+hypothesis.settings.register_profile(
+  'busy', deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile('busy')
+
+if 'jax' in sys.modules:
+  # Some plugin was faster, and the environment is read on import.
   import jax
 
   jax.config.update('jax_platforms', 'cpu')

@@ -39,7 +39,7 @@ def cases(draw, least=0):
 
 # All sums here are of at most 18,291 float32 numbers of the size of the result, and
 # XLA and numpy differ in their order only: some 1e-6 relative to the largest term.
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cases())
 def test_sigmoid_is_that_over_dense_targets(case):
   logits, labels = case
@@ -52,7 +52,7 @@ def test_sigmoid_is_that_over_dense_targets(case):
   )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(cases(least=1), st.sampled_from([0.0, 0.1, 0.5]))
 def test_softmax_is_that_over_dense_targets(case, smoothing):
   logits, labels = case
