@@ -88,8 +88,6 @@ _NOT_COMPILED = (
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
   'checkpoint.keep',
-  'optim.decay_images',
-  'optim.decay_rate',
 )
 
 
