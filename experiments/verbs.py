@@ -104,7 +104,7 @@ def run_sweep(args: Args) -> int:
     print(f'nothing to do: all {len(cells)} cells of {workdir} are done')
     return OK
   left = [cell for cell, now in zip(cells, seen, strict=True) if not now.ended]
-  num_workers = min(args.workers or local.default_workers(len(left)), len(left))
+  num_slots = args.workers or local.default_workers(len(cells))
 
   with progress.display() as display:
 
@@ -115,7 +115,8 @@ def run_sweep(args: Args) -> int:
 
     finished = local.run(
       workdir,
-      sweep.orders(left, num_workers),
+      sweep.orders(left, min(num_slots, len(left))),
+      num_slots=num_slots,
       data_dir=args.data_dir,
       tensorboard=args.tensorboard,
       watch=watch,

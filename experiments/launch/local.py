@@ -27,6 +27,7 @@ def run(
   workdir: pathlib.Path,
   orders: Sequence[Sequence[str]],
   *,
+  num_slots: int,
   data_dir: str | None,
   tensorboard: bool,
   watch: Callable[[], bool],
@@ -36,6 +37,7 @@ def run(
   Args:
     workdir: of the study; the workers' own output goes to its `logs`.
     orders: for each worker the cells in the order in which to look at them.
+    num_slots: parts into which the cores are divided, of which each worker gets one.
     data_dir: passed on.
     tensorboard: passed on.
     watch: called about once a second, to show progress; returns whether cells are left.
@@ -45,11 +47,11 @@ def run(
     save its cell first.
   """
   cores = _cores()
-  share = len(cores) // len(orders)
+  # Sums over other numbers of threads can differ in the last bit, so a worker's share
+  # follows from the command alone and not from how many cells are left.
+  share = len(cores) // num_slots
   slots = [
-    # A worker of its own cores computes the same whatever its neighbours do.
-    cores[i * share : (i + 1) * share] if share else None
-    for i in range(len(orders))
+    cores[i * share : (i + 1) * share] if share else None for i in range(len(orders))
   ]
   (workdir / 'logs').mkdir(exist_ok=True)
   stop = threading.Event()
