@@ -23,6 +23,7 @@ setup(
     'scaling.models',
     'configs',
     'experiments',
+    'experiments.benchmarks',
     'experiments.launch',
     'analysis',
   ],

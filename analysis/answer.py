@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from analysis import words
-from analysis.document import Block, Heading, Paragraph
+from analysis.document import Block, Paragraph
 from analysis.figures import series_label
-from analysis.fit import Fit, Kind
-from analysis.fit_table import GROUP, METRICS, SHOWN_LAWS, Fits
+from analysis.fit import Fit
+from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Difference, Interaction, forecasts
-from analysis.laws import LAWS
+from analysis.laws import Kind
 from analysis.results import Study
 
 
@@ -26,7 +26,6 @@ def answer_blocks(
   fits: Fits,
   kind: Kind,
   metric: str,
-  law: str,
   compared: Mapping[int, Interaction],
 ) -> list[Block]:
   """The question and one or two sentences that the fits can answer for."""
@@ -35,12 +34,12 @@ def answer_blocks(
   question = (
     f'What would more training images, and more depth, buy in {label} on {study.name}?'
   )
-  keys = [key for key, found in fits.items() if isinstance(found.get(law), Fit)]
+  fitted = {key: found for key, found in fits.items() if isinstance(found, Fit)}
+  keys = list(fitted)
   sentences = []
   for key in keys if len(keys) <= 2 else [keys[0], keys[-1]]:
-    found = fits[key][law]
-    assert isinstance(found, Fit)
-    value, lo, hi = found.gain_per_doubling(found.window[1])
+    found = fitted[key]
+    value, lo, hi = found.gain_per_doubling(found.points.sizes[-1])
     near = forecasts(found)[0]
     verb = 'cannot be told from zero' if lo <= 0 <= hi else f'grade {near.grade}'
     sentences.append(
@@ -49,7 +48,7 @@ def answer_blocks(
     )
   blocks: list[Block] = [Paragraph(question)]
   if sentences:
-    sizes = {fits[key][law].window[1] for key in keys}  # pyright: ignore
+    sizes = {float(found.points.sizes[-1]) for found in fitted.values()}
     start = (
       f'from {words.images(next(iter(sizes)))} images'
       if len(sizes) == 1
@@ -84,7 +83,7 @@ def answer_blocks(
     )
   sentence = law_sentence(fits)
   if sentence:
-    blocks.append(Paragraph(sentence.replace('above', 'here'), lead=True))
+    blocks.append(Paragraph(sentence, lead=True))
   if len(study.missing):
     blocks.append(
       Paragraph(
@@ -111,51 +110,21 @@ def _difference_sentence(found: Difference, kind: Kind) -> str:
   )
 
 
-def law_blocks(fits: Fits) -> list[Block]:
-  """Returns which law predicted held-out sizes better, if that can be told."""
-  sentence = law_sentence(fits)
-  return [Heading('Which law'), Paragraph(sentence, lead=True)] if sentence else []
-
-
 def law_sentence(fits: Fits) -> str:
-  """Returns how the laws did when asked for sizes they had not seen, or ''."""
-  held = _held_out(fits)
-  kind = next(
-    (f.kind for found in fits.values() for f in found.values() if isinstance(f, Fit)),
-    'accuracy',
-  )
-  if not held:
+  """Returns how all laws and the log-linear one did at sizes they had not seen, or ''."""
+  pairs = [
+    (found.rolling_error, found.rolling_errors.get('log_linear'), found.kind)
+    for found in fits.values()
+    if isinstance(found, Fit)
+  ]
+  pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
+  if not pairs:
     return ''
+  kind = pairs[0][2]
   unit = '' if kind == 'loss' else ' points'
-  best = headline_law(fits)
-  other = next(law for law in SHOWN_LAWS if law != best)
+  ours, line = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
   return (
-    'Fitted to the smaller sizes only and asked for the largest, the '
-    f'{LAWS[best].title} law missed by {words.gain(held[best], kind, False)}{unit} on '
-    f'average and the {LAWS[other].title} law by '
-    f'{words.gain(held[other], kind, False)}{unit}; the forecasts above are those of '
-    f'the {LAWS[best].title} law.'
+    'Shown the smaller sizes only and asked for the largest, all laws together missed '
+    f'by {words.gain(ours, kind, False)}{unit} on average and the log-linear law by '
+    f'{words.gain(line, kind, False)}{unit}.'
   )
-
-
-def headline_law(fits: Fits) -> str:
-  """The law that better predicted held-out larger sizes; else the richest fitted."""
-  held = _held_out(fits)
-  if held:
-    return min(reversed(SHOWN_LAWS), key=lambda law: held[law])
-  if any(isinstance(found['power_floor'], Fit) for found in fits.values()):
-    return 'power_floor'
-  return 'log_linear'
-
-
-def _held_out(fits: Fits) -> dict[str, float]:
-  """Mean held-out error by law, over the curves where both laws have one."""
-  errors: dict[str, list[float]] = {law: [] for law in SHOWN_LAWS}
-  for found in fits.values():
-    pair = [found[law] for law in SHOWN_LAWS]
-    scores = [f.rolling_error for f in pair if isinstance(f, Fit)]
-    held = {f.rolling_sizes for f in pair if isinstance(f, Fit)}
-    if len(scores) == 2 and None not in scores and len(held) == 1:
-      for law, value in zip(SHOWN_LAWS, scores, strict=True):
-        errors[law].append(value)  # pyright: ignore[reportArgumentType]
-  return {law: float(np.mean(v)) for law, v in errors.items() if v}

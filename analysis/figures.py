@@ -1,4 +1,4 @@
-"""The two figures of a study, drawn to be printed.
+"""The two figures of a study, drawn to be printed, and the parts all figures share.
 
 Built on matplotlib's objects without pyplot, so nothing global changes and figures can
 be made in any thread. One colour and one marker per depth, ordered from light to dark,
@@ -14,7 +14,7 @@ the curves rather than in a legend over the data.
 import os
 import pathlib
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -28,7 +28,9 @@ from matplotlib.patches import Patch
 
 from analysis import words
 from analysis.files import replacing
-from analysis.fit import Fit, Kind, Refusal
+from analysis.fit import Fit
+from analysis.law_fit import LawFit, Refusal
+from analysis.laws import Kind
 
 Key = tuple[Hashable, ...]
 
@@ -68,7 +70,23 @@ _MARKERS = 'osD^vPX*'
 # Inches: one column of a two-column page; the rows of the key add to the height.
 _LEFT, _WIDTH, _RIGHT = 0.47, 2.31, 0.72
 _TOP, _HEIGHT, _BOTTOM, _ROW = 0.42, 1.95, 0.4, 0.135
-_GREY = '#555555'
+GREY = '#555555'
+
+
+class End(NamedTuple):
+  """The name of a curve, to stand at its end.
+
+  Attributes:
+    value: of the curve there, on the value axis.
+    label: lines are kept.
+    colour: of the curve.
+    across: where the curve ends, as a share of the width of the axes.
+  """
+
+  value: float
+  label: str
+  colour: str
+  across: float = 1.0
 
 
 def colours(number: int, name: str = 'plasma') -> list[str]:
@@ -94,7 +112,7 @@ def accuracy_against_images(
   title: str = '',
   *,
   group: Sequence[str] = ('depth',),
-  compare: Mapping[Key, Fit | Refusal] | None = None,
+  compare: Mapping[Key, LawFit | Refusal] | None = None,
   kind: Kind = 'accuracy',
   metric: str = 'test top-1 accuracy',
   note: str = '',
@@ -116,11 +134,11 @@ def accuracy_against_images(
   """
   keys, curves = _split(table, group)
   largest = float(table['num_images'].max())
-  with matplotlib.rc_context(STYLE):
-    figure, axes = _new(title, note)
+  with styled():
+    figure, axes = new_figure(title, note)
     axes.set_xscale('log')
     percent = 1.0 if kind == 'loss' else 100.0
-    ends: list[tuple[float, str, str]] = []
+    ends: list[End] = []
     any_fit = any_repeat = any_compare = False
     for colour, marker, key in zip(
       colours(len(keys)), _cycle(len(keys)), keys, strict=True
@@ -135,22 +153,22 @@ def accuracy_against_images(
         any_fit = True
         last = _curve(axes, found, 2 * largest, percent, colour)
       other = (compare or {}).get(key)
-      if isinstance(other, Fit):
+      if isinstance(other, LawFit):
         any_compare = True
         x = np.geomspace(other.window[0], 2 * largest, 200)
         axes.plot(
           x, percent * other.curve(x), ':', color=colour, lw=0.9, alpha=0.7, zorder=3
         )
       if group:
-        ends.append((last, series_label(key, group, keys), colour))
+        ends.append(End(last, series_label(key, group, keys), colour))
     _value_axis(axes, table, fits, percent, kind, metric)
     axes.set_xlim(float(table['num_images'].min()) / 1.25, 2 * largest * 1.04)
-    _size_axis(axes)
+    size_axis(axes)
     axes.set_xlabel('training images (log scale)')
     if chance is not None:
       _chance(axes, percent * chance)
     _key(figure, axes, any_fit, any_repeat, any_compare, fits, [end[1] for end in ends])
-    _end_labels(axes, ends)
+    end_labels(axes, ends)
   return figure
 
 
@@ -177,10 +195,11 @@ def accuracy_against_depth(
   keys, curves = _split(table, group)
   sizes = sorted({key[0] for key in keys})  # pyright: ignore[reportArgumentType]
   colour_of = dict(zip(sizes, colours(len(sizes), 'viridis'), strict=True))
-  with matplotlib.rc_context(STYLE):
-    figure, axes = _new(title, note)
+  with styled():
+    figure, axes = new_figure(title, note)
     percent = 1.0 if kind == 'loss' else 100.0
-    ends, any_repeat = [], False
+    ends: list[End] = []
+    any_repeat = False
     for marker, key in zip(_cycle(len(keys)), keys, strict=True):
       curve, colour = curves[key], colour_of[key[0]]
       any_repeat |= _points(axes, curve, 'depth', percent, colour, marker)
@@ -188,7 +207,7 @@ def accuracy_against_depth(
       axes.plot(means.index, means, color=colour, zorder=3)
       label = words.count(float(key[0]))  # pyright: ignore[reportArgumentType]
       label += f', width {key[1]}' if len(key) > 1 else ''
-      ends.append((float(means.iloc[-1]), label, colour))
+      ends.append(End(float(means.iloc[-1]), label, colour))
     depths = np.unique(table['depth'])
     axes.xaxis.set_major_locator(ticker.FixedLocator(depths))
     axes.xaxis.set_major_formatter(ticker.FixedFormatter([f'{d:g}' for d in depths]))
@@ -198,7 +217,7 @@ def accuracy_against_depth(
     _value_axis(axes, table, {}, percent, kind, metric)
     axes.set_xlabel('depth (layers)')
     _key(figure, axes, False, any_repeat, False, {}, [end[1] for end in ends])
-    _end_labels(axes, ends, heading='images')
+    end_labels(axes, ends, heading='images')
   return figure
 
 
@@ -208,7 +227,7 @@ def save_figure(
   """Writes STEM.png (200 dpi) and STEM.svg; equal figures give equal bytes."""
   stem = pathlib.Path(stem)
   paths = []
-  with matplotlib.rc_context(STYLE):
+  with styled():
     for suffix, metadata in (('png', {'Software': None}), ('svg', {'Date': None})):
       path = stem.with_name(f'{stem.name}.{suffix}')
       with replacing(path) as temporary:
@@ -217,7 +236,13 @@ def save_figure(
   return tuple(paths)
 
 
-def _new(title: str, note: str) -> tuple[Figure, Axes]:
+def styled():
+  """Context in which every figure is made and written."""
+  return matplotlib.rc_context(STYLE)
+
+
+def new_figure(title: str, note: str) -> tuple[Figure, Axes]:
+  """One column wide, with its title and a line of small print; see `lay_out`."""
   figure = Figure(figsize=(_LEFT + _WIDTH + _RIGHT, _TOP + _HEIGHT + _BOTTOM))
   FigureCanvasAgg(figure)
   axes = figure.add_axes((0.135, 0.2, 0.66, 0.6))
@@ -238,9 +263,9 @@ def _new(title: str, note: str) -> tuple[Figure, Axes]:
     (6, -18.5),
     xycoords='figure fraction',
     textcoords='offset points',
-    size=6.3,
+    size=6.3 * min(1.0, 74 / max(len(note), 1)),
     va='top',
-    color=_GREY,
+    color=GREY,
   )
   return figure, axes
 
@@ -301,9 +326,10 @@ def _points(
 
 def _curve(axes: Axes, found: Fit, end: float, percent: float, colour: str) -> float:
   """Draws a fit with its bands; returns its value at the end."""
+  first, last = found.points.sizes[[0, -1]]
   for lo, hi, dash in (
-    (*found.window, '-'),
-    (found.window[1], end, (0, (4, 2))),
+    (first, last, '-'),
+    (last, end, (0, (4, 2))),
   ):
     x = np.geomspace(lo, hi, 120)
     bands = found.predict(x)
@@ -330,7 +356,7 @@ def _value_axis(
   values = [percent * table['value'].to_numpy(float)]
   end = 2 * float(table['num_images'].max())
   values += [
-    percent * f.predict([*f.window, end]).value
+    percent * f.predict([*f.points.sizes[[0, -1]], end]).value
     for f in fits.values()
     if isinstance(f, Fit)
   ]
@@ -344,84 +370,126 @@ def _value_axis(
   axes.set_ylabel(metric if kind == 'loss' else f'{metric} (%)')
 
 
-def _size_axis(axes: Axes) -> None:
-  low, high = axes.get_xlim()
+def size_axis(axes: Axes, upright: bool = False) -> None:
+  """Ticks of a logarithmic axis of images, at round counts; `upright` for the y axis."""
+  axis = axes.yaxis if upright else axes.xaxis
+  low, high = sorted(axes.get_ylim() if upright else axes.get_xlim())
   decades = np.log10(high / low)
   steps = (1, 2, 5) if decades <= 2.3 else (1, 3) if decades <= 3.6 else (1,)
   stride = max(1, round(decades / 7))
   powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
   ticks = [s * 10.0**p for p in powers if p % stride == 0 for s in steps]
   ticks = [tick for tick in ticks if low <= tick <= high]
-  axes.xaxis.set_major_locator(ticker.FixedLocator(ticks))
-  axes.xaxis.set_major_formatter(ticker.FixedFormatter([words.count(t) for t in ticks]))
-  axes.xaxis.set_minor_locator(ticker.LogLocator(subs=list(range(2, 10))))
-  axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+  axis.set_major_locator(ticker.FixedLocator(ticks))
+  axis.set_major_formatter(ticker.FixedFormatter([words.count(t) for t in ticks]))
+  axis.set_minor_locator(ticker.LogLocator(subs=list(range(2, 10))))
+  axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def round_ticks(low: float, high: float, number: int) -> np.ndarray:
+  """At most about `number` round values from `low` to `high`."""
+  locator = ticker.MaxNLocator(number, steps=[1, 2, 2.5, 5, 10])
+  ticks = locator.tick_values(low, high)
+  slack = 1e-9 * (high - low)
+  return ticks[(ticks >= low - slack) & (ticks <= high + slack)]
+
+
+def value_ticks(axes: Axes) -> None:
+  """About five round values on the y axis, linear or logarithmic."""
+  low, high = sorted(axes.get_ylim())
+  ticks = round_ticks(low, high, 6)
+  if axes.get_yscale() == 'log':
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+      found = [s * 10.0**p for p in powers for s in steps]
+      found = [tick for tick in found if low <= tick <= high]
+      if len(found) >= 4:
+        ticks = np.array(found)
+        break
+    axes.yaxis.set_minor_locator(ticker.NullLocator())
+  axes.yaxis.set_major_locator(ticker.FixedLocator(list(ticks)))
+  # Nine digits tell ticks apart and hide the rounding of binary fractions.
+  labels = [f'{tick:.9g}'.replace('-', '−') for tick in ticks]
+  axes.yaxis.set_major_formatter(ticker.FixedFormatter(labels))
 
 
 def _chance(axes: Axes, value: float) -> None:
   low, high = axes.get_ylim()
   if low <= value <= high:
-    axes.axhline(value, color=_GREY, lw=0.6, ls=(0, (1, 2)), zorder=1)
+    axes.axhline(value, color=GREY, lw=0.6, ls=(0, (1, 2)), zorder=1)
     axes.text(
       0.99,
       value,
       'chance',
       size=6,
-      color=_GREY,
+      color=GREY,
       ha='right',
       va='bottom',
       transform=axes.get_yaxis_transform(),
     )
 
 
-def _end_labels(
-  axes: Axes, ends: list[tuple[float, str, str]], heading: str = ''
-) -> None:
+def end_labels(axes: Axes, ends: Sequence[End], heading: str = '') -> None:
   """Names at the right of the curves, pushed apart so that none overlap."""
   if not ends:
     return
-  low, high = axes.get_ylim()
-  gap = (high - low) * 8.5 / (72 * _HEIGHT)
-  order = sorted(range(len(ends)), key=lambda i: ends[i][0])
-  places = np.array([min(max(ends[i][0], low), high) for i in order])
+  figure = axes.get_figure()
+  assert isinstance(figure, Figure)
+  line = 8.5 / (72 * axes.get_position().height * figure.get_size_inches()[1])
+  to_share = axes.transData + axes.transAxes.inverted()
+  # Far out of view, a logarithm of nothing or beyond: the edge is as near as a name gets.
+  low, high = sorted(axes.get_ylim())
+  heights = [
+    float(to_share.transform((axes.get_xlim()[1], min(max(end.value, low), high)))[1])
+    for end in ends
+  ]
+  order = sorted(range(len(ends)), key=lambda i: (heights[i], i))
+  lines = np.array([ends[i].label.count('\n') + 1 for i in order])
+  gap = line * (lines[:-1] + lines[1:]) / 2
+  places = np.array([heights[i] for i in order])
   for _ in range(200):  # relaxes overlaps; a handful of labels settle in a few rounds
     overlap = gap - np.diff(places)
-    if (overlap <= 1e-9 * gap).all():
+    if (overlap <= 1e-9 * line).all():
       break
     push = np.maximum(overlap, 0) / 2
     places[:-1] -= push
     places[1:] += push
-  transform = axes.get_yaxis_transform()
+  # None above the axes, where the title is.
+  top = 1 + line * (0.3 - lines[-1] / 2 - bool(heading))
+  for i in reversed(range(len(places))):
+    places[i] = min(places[i], top)
+    top = places[i] - (gap[i - 1] if i else 0)
   for place, i in zip(places, order, strict=True):
-    value, label, colour = ends[i]
     axes.annotate(
-      label,
-      (1.0, value),
+      ends[i].label,
+      (ends[i].across, heights[i]),
       (1.045, place),
-      xycoords=transform,
-      textcoords=transform,
+      xycoords='axes fraction',
+      textcoords='axes fraction',
       size=7,
-      color=colour,
+      color=ends[i].colour,
       weight='bold',
       va='center',
+      linespacing=1.0,
       annotation_clip=False,
       arrowprops={
         'arrowstyle': '-',
-        'color': colour,
+        'color': ends[i].colour,
         'lw': 0.5,
         'shrinkA': 1,
         'shrinkB': 0,
+        'relpos': (0, 0.5),  # from the side, or steep lines run through other names
       },
     )
   if heading:
     axes.text(
       1.045,
-      places[-1] + gap,
+      places[-1] + line * (lines[-1] + 1) / 2,
       heading,
       size=6.5,
-      color=_GREY,
+      color=GREY,
       va='center',
-      transform=transform,
+      transform=axes.transAxes,
     )
 
 
@@ -434,12 +502,12 @@ def _key(
   fits: Mapping[Key, Fit | Refusal],
   labels: Sequence[str],
 ) -> None:
-  """The key under the axes, and with it the size of the figure."""
+  """The key of a study's figures."""
   handles: list[Any] = []
   if any_repeat:
     handles.append(
       (
-        Line2D([], [], color=_GREY, marker='o', ms=3.5, lw=0.8),
+        Line2D([], [], color=GREY, marker='o', ms=3.5, lw=0.8),
         'mean and range of seeds',
       )
     )
@@ -447,26 +515,51 @@ def _key(
     found = next(f for f in fits.values() if isinstance(f, Fit))
     level = f'{100 * found.level:.0f}%'
     handles += [
-      (Line2D([], [], color=_GREY), 'fit (dashed: beyond the data)'),
-      (Patch(color=_GREY, alpha=0.32, lw=0), f'{level} band of the curve'),
-      (Patch(color=_GREY, alpha=0.10, lw=0), f'{level} band of a new run'),
+      (Line2D([], [], color=GREY), 'fit (dashed: beyond the data)'),
+      (Patch(color=GREY, alpha=0.32, lw=0), f'{level} band of the curve'),
+      (Patch(color=GREY, alpha=0.10, lw=0), f'{level} band of a new run'),
     ]
   if any_compare:
-    handles.append((Line2D([], [], color=_GREY, ls=':', lw=0.9), 'log-linear fit'))
-  bottom = _BOTTOM + _ROW * -(-len(handles) // 2) + (0.05 if handles else 0)
+    handles.append((Line2D([], [], color=GREY, ls=':', lw=0.9), 'log-linear fit'))
+  lay_out(figure, axes, handles, labels)
+
+
+def lay_out(
+  figure: Figure,
+  axes: Axes,
+  handles: Sequence[tuple[Any, str]],
+  labels: Sequence[str] = (),
+  columns: int = 2,
+) -> None:
+  """The key under the axes, and with it the size of the figure.
+
+  Args:
+    figure, axes: of `new_figure`.
+    handles: an artist and what it stands for.
+    labels: names that will stand at the ends of the curves.
+    columns: of the key.
+  """
+  bottom = _BOTTOM + _ROW * -(-len(handles) // columns) + (0.05 if handles else 0)
   height = _TOP + _HEIGHT + bottom
   # Long names at the ends of the curves widen the figure rather than run out of it.
-  longest = max((len(label) for label in labels), default=0)
+  longest = max(
+    (len(line) for label in labels for line in label.split('\n')), default=0
+  )
   width = _LEFT + _WIDTH + max(_RIGHT, 0.16 + 0.067 * longest)
   figure.set_size_inches(width, height)
   axes.set_position((_LEFT / width, bottom / height, _WIDTH / width, _HEIGHT / height))
+  # Wide ticks push the name of the axis off the page: the axes give way.
+  beside = axes.yaxis.get_tightbbox()
+  over = max(0.0, 0.03 - beside.x0 / figure.dpi) if beside else 0.0
+  left, across = _LEFT + over, _WIDTH - over
+  axes.set_position((left / width, bottom / height, across / width, _HEIGHT / height))
   if handles:
     figure.legend(
       [handle for handle, _ in handles],
       [label for _, label in handles],
       loc='lower left',
       bbox_to_anchor=(0.01, 0.0),
-      ncols=2,
+      ncols=columns,
       columnspacing=1.2,
       handlelength=1.8,
       labelcolor='#333333',

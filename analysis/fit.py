@@ -1,121 +1,192 @@
-"""Fits one law to the runs of one curve, and carries everything one may ask of it.
+"""Fits a learning curve with every law, weighs them, and answers for what they say.
 
-Weighted least squares on the size means, with the weights, the degrees of freedom and
-the bootstrap noise all from one noise model (`analysis.noise`). Each bootstrap draw
-simulates new size means from the fitted curve with a variance drawn from its own
-sampling distribution, so that few sizes and few seeds widen the intervals as Student's
-t does; plain percentiles are too narrow there. `tests/analysis/test_fit.py` measures
-the coverage.
+    found = fit(sizes, values)            # a Fit, or a Refusal with the reason
+    found.predict([100_000]).value        # with both bands
+    found.images_for(0.95)                # with an interval; may be "never"
+
+The forecast is that of all laws together (`analysis.ensemble`), each with the say that
+its forecasts of larger sizes from smaller ones have earned. The parameters are those of
+one law (`analysis.law_fit`), the one with the largest say, in the window of sizes where
+it forecast best.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from analysis import ensemble, targets
 from analysis import noise as noise_lib
-from analysis.laws import LAWS, Law
-from analysis.solve import solve
+from analysis.laws import KINDS, LAWS, Kind
+from analysis.law_fit import (
+  Interval,
+  LawFit,
+  Prediction,
+  Refusal,
+  as_error,
+  fit_law,
+  interval,
+  normal_points,
+  refusal,
+)
 
-Kind = Literal['accuracy', 'error', 'loss']
-KINDS = ('accuracy', 'error', 'loss')
-Interval = tuple[float, float]
-
-# Points of a standard normal that stand for the noise of a new run in a prediction
-# band: the same for each draw, so bands are smooth in the size and reproducible.
-_MIDPOINTS = (np.arange(25) + 0.5) / 25
+MIN_SIZES = 4
+# Laws that are always shown with their intervals, beside the one with the largest say:
+# the claim of the 2017 study and the field's default.
+SHOWN = ('log_linear', 'power_floor')
+# Rolling scores of one curve are sums over origins that share their held-out sizes, so
+# they count for about half of what as many independent ones would.
+_TEMPERATURE = 0.5
+_SPREAD_PRIOR = 4.0
+# A law says more than another only if its score is better by this much; else AICc, which
+# sees the fit to all sizes, may decide.
+_TIE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
-class Refusal:
-  """A law that the data cannot carry, and why."""
-
-  law: str
-  reason: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Prediction:
-  """Values of the curve at some sizes, in the unit of the fitted values.
+class Held:
+  """One forecast of a size that was held out, and what was there.
 
   Attributes:
-    value: [S].
-    curve_lo, curve_hi: [S] confidence band of the curve (the mean over seeds).
-    lo, hi: [S] prediction band of one new run.
+    origin: largest size seen, in images.
+    size: asked for.
+    value, lo, hi: what the laws together said.
+    observed: the mean of the runs.
   """
 
-  value: np.ndarray
-  curve_lo: np.ndarray
-  curve_hi: np.ndarray
+  origin: float
+  size: float
+  value: float
+  lo: float
+  hi: float
+  observed: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Two curves at some sizes.
+
+  Attributes:
+    sizes: [S] images.
+    difference, lo, hi: [S] of the first less the second, positive if the first is
+      better, in the unit of the data.
+    probability: [S] that the first is better.
+    crossing, crossing_lo, crossing_hi: from how many images on the first is better, up
+      to the largest of `sizes`; inf where it is not.
+    words: in a sentence.
+  """
+
+  sizes: np.ndarray
+  difference: np.ndarray
   lo: np.ndarray
   hi: np.ndarray
-
-  def __iter__(self):
-    return iter((self.value, self.curve_lo, self.curve_hi, self.lo, self.hi))
+  probability: np.ndarray
+  crossing: float
+  crossing_lo: float
+  crossing_hi: float
+  words: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-  """A fitted law. Values and gains are in the unit of the data: 0.01 is one point.
+  """A fitted curve. Values and gains are in the unit of the data: 0.01 is one point.
 
   Attributes:
-    law: key in `LAWS`.
     kind: what the values are; tells which direction is better.
     level: nominal coverage of every interval.
-    params: natural units, full precision.
-    intervals: of the parameters, by name.
-    window: smallest and largest size used, in images.
-    num_sizes: distinct sizes.
+    law: the law with the largest say.
+    laws: every law tried, fitted alone in the window where it forecast best.
+    weights: each law's say in the forecast; they add to 1.
+    scores: each law's rolling-origin score, mean log density per origin.
+    window: of `law`: smallest and largest size used, in images.
+    points: the data, by size.
     num_points: runs.
     flags: what limits the use of the numbers, in words.
-    rolling_error: mean absolute error at the held-out largest sizes when only the
-      smaller ones are fitted, or None with too few sizes for that.
-    rolling_sizes: how many sizes were held out.
-    residual_sd: of single runs about the curve.
-    noise: variance model behind weights and intervals.
-    points: the data, by size.
-    draws: [D, P] parameters of the bootstrap draws. Draws of two fits are comparable
-      one by one only if the caller gave both the same simulated noise.
-    draw_scale: [D] noise sd of each draw relative to the estimate.
+    held: the forecasts of held-out sizes, by origin.
+    rolling_error: mean absolute miss of the largest held-out sizes, None if too few.
+    rolling_sizes: how many sizes that were.
+    rolling_errors: the same by law.
+    evidence: what is known of the noise.
+    spread: factor on the width of the bands, from how the rolling forecasts did.
+    data: the curve as errors.
+    draws: of the stack, by member.
+    settings: what `fit` was told, for the audit and for `stopped_at`.
+    runs: sizes, values and standard errors as given.
   """
 
-  law: str
   kind: Kind
   level: float
-  params: dict[str, float]
-  intervals: dict[str, Interval]
+  law: str
+  laws: Mapping[str, LawFit | Refusal]
+  weights: Mapping[str, float]
+  scores: Mapping[str, float]
   window: tuple[float, float]
-  num_sizes: int
+  points: noise_lib.Points
   num_points: int
   flags: tuple[str, ...]
+  held: tuple[Held, ...]
   rolling_error: float | None
   rolling_sizes: int
-  residual_sd: float
-  noise: noise_lib.Noise
-  points: noise_lib.Points
-  draws: np.ndarray = dataclasses.field(repr=False)
-  draw_scale: np.ndarray = dataclasses.field(repr=False)
+  rolling_errors: Mapping[str, float]
+  evidence: noise_lib.Known
+  spread: float
+  data: ensemble.Data = dataclasses.field(repr=False)
+  draws: tuple[ensemble.Draws, ...] = dataclasses.field(repr=False)
+  settings: Mapping[str, Any] = dataclasses.field(repr=False)
+  runs: tuple[np.ndarray, np.ndarray, np.ndarray | None] = dataclasses.field(repr=False)
+
+  @property
+  def best(self) -> LawFit:
+    """The fit of the law with the largest say."""
+    found = self.laws[self.law]
+    assert isinstance(found, LawFit)
+    return found
+
+  @property
+  def params(self) -> dict[str, float]:
+    """Parameters of `law`, natural units, full precision."""
+    return self.best.params
+
+  @property
+  def intervals(self) -> dict[str, Interval]:
+    """Intervals of `params`."""
+    return self.best.intervals
+
+  @property
+  def num_sizes(self) -> int:
+    """Distinct sizes."""
+    return len(self.points.sizes)
 
   def predict(self, sizes: Sequence[float] | np.ndarray | float) -> Prediction:
     """The curve with both bands at sizes [S] (images); fractions stay in [0, 1]."""
-    sizes = np.atleast_1d(np.asarray(sizes, float))
-    value = self._curve(sizes, self._parameters())
-    draws = self._curve(sizes, self.draws)
-    curve_lo, curve_hi = _interval(draws, value, self.level)
-    spread = np.sqrt(self.noise.run_variance(sizes)) * self.draw_scale[:, None]
-    runs = draws[:, None] + spread[:, None] * _normal_points()[:, None]
-    lo, hi = _interval(runs.reshape(-1, len(sizes)), value, self.level)
-    bands = (
-      value,
-      curve_lo,
-      curve_hi,
-      np.minimum(lo, curve_lo),
-      np.maximum(hi, curve_hi),
+    sizes = _sizes(sizes)
+    curves, runs = [], []
+    points = normal_points()[:, None]
+    for draws in self.draws:
+      mean, rest, run = ensemble.paths(self.data, draws, sizes)
+      scale = draws.variance[:, None]
+      own = np.maximum(np.diag(rest), 0.0)
+      for into, variance in ((curves, own), (runs, own + run)):
+        spread = np.sqrt(scale * variance)[:, None] * points
+        into.append((mean[:, None] + spread).reshape(-1, len(sizes)))
+    tail = (1 - self.level) / 2
+    curve_lo, value, curve_hi = np.quantile(
+      np.concatenate(curves), [tail, 0.5, 1 - tail], axis=0
     )
+    lo, hi = np.quantile(np.concatenate(runs), [tail, 1 - tail], axis=0)
+    bands = [value, curve_lo, curve_hi, np.minimum(lo, curve_lo), np.maximum(hi, curve_hi)]
+    bands = [value + self.spread * (band - value) for band in bands]
+    if self.kind == 'accuracy':
+      value, curve_lo, curve_hi, lo, hi = (1 - band for band in bands)
+      bands = [value, curve_hi, curve_lo, hi, lo]
     if self.kind != 'loss':
-      bands = tuple(np.clip(band, 0.0, 1.0) for band in bands)
+      bands = [np.clip(band, 0.0, 1.0) for band in bands]
     return Prediction(*bands)
+
+  def curve(self, sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
+    """The curve at sizes [S]: the median of what the laws say."""
+    return self.predict(sizes).value
 
   def gain_per_doubling(self, size: float) -> tuple[float, float, float]:
     """What going from `size` to twice `size` images buys; positive is better.
@@ -123,51 +194,144 @@ class Fit:
     Returns:
       Value, lower and upper end of its interval, in the unit of the data.
     """
-    pair = np.array([size, 2 * size], float)
-    sign = 1 if self.kind == 'accuracy' else -1
-    value = sign * np.diff(self._curve(pair, self._parameters()))[0]
-    draws = sign * np.diff(self._curve(pair, self.draws), axis=-1)[:, 0]
-    lo, hi = _interval(draws, value, self.level)
+    pair = _sizes([size, 2 * size])
+    gains = []
+    for draws in self.draws:
+      mean, rest, _ = ensemble.paths(self.data, draws, pair)
+      variance = max(rest[0, 0] + rest[1, 1] - 2 * rest[0, 1], 0.0)
+      spread = np.sqrt(draws.variance * variance)[:, None] * normal_points()
+      gains.append((mean[:, :1] - mean[:, 1:] + spread).ravel())
+    tail = (1 - self.level) / 2
+    lo, value, hi = np.quantile(np.concatenate(gains), [tail, 0.5, 1 - tail])
+    lo, hi = (value + self.spread * (end - value) for end in (lo, hi))
     return float(value), float(lo), float(hi)
 
-  def curve(self, sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
-    """The curve at sizes [S], not clipped: a line may leave [0, 1]."""
-    sizes = np.atleast_1d(np.asarray(sizes, float))
-    return self._curve(sizes, self._parameters())
+  def images_for(self, target: float) -> targets.Target:
+    """How many images the curve needs to reach `target`, in the unit of the data.
 
-  def _parameters(self) -> np.ndarray:
-    return np.array(list(self.params.values()))
+    Raises:
+      ValueError: a fraction outside [0, 1].
+    """
+    if not np.isfinite(target) or (self.kind != 'loss' and not 0 <= target <= 1):
+      raise ValueError(
+        f'target={target:g} is no {self.kind}; it lies in [0, 1] '
+        '(divide a percentage by 100)'
+      )
+    sizes = targets.horizon(self.points.sizes[0], self.points.sizes[-1])
+    paths = self._paths(sizes)
+    needed = targets.first_at_or_below(paths, sizes, as_error(self.kind, target))
+    tail = (1 - self.level) / 2
+    lo, size, hi = targets.quantile(needed, [tail, 0.5, 1 - tail])
+    limits = as_error(self.kind, np.quantile(paths[:, -1], [tail, 0.5, 1 - tail]))
+    limit_lo, limit, limit_hi = np.sort(limits)
+    return targets.answer(
+      target,
+      (size, lo, hi),
+      float(np.isfinite(needed).mean()),
+      (float(limit), float(limit_lo), float(limit_hi)),
+      self.kind,
+      self.level,
+    )
 
-  def _curve(self, sizes: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    law = LAWS[self.law]
-    return _as_error(law, self.kind, law.curve(sizes, parameters))
+  def compare(
+    self, other: 'Fit', sizes: Sequence[float] | np.ndarray | None = None
+  ) -> Comparison:
+    """Where this curve is better than `other`, and how surely.
+
+    Args:
+      other: of the same kind; taken as independent of this one.
+      sizes: ascending, in images; default the common range and four times beyond.
+    """
+    if other.kind != self.kind:
+      raise ValueError(f'cannot compare a curve of {self.kind} with one of {other.kind}')
+    if sizes is None:
+      low = max(self.points.sizes[0], other.points.sizes[0])
+      high = 4 * max(self.points.sizes[-1], other.points.sizes[-1])
+      sizes = np.geomspace(low, high, 60)
+    sizes = _sizes(sizes)
+    mine, theirs = self._paths(sizes), other._paths(sizes)
+    count = 4 * max(len(mine), len(theirs))
+    generator = np.random.default_rng(0)
+    gap = theirs[generator.integers(len(theirs), size=count)]
+    gap = gap - mine[generator.integers(len(mine), size=count)]
+    tail = (1 - self.level) / 2
+    lo, middle, hi = np.quantile(gap, [tail, 0.5, 1 - tail], axis=0)
+    # From where on the first stays better: after the last size where it is not.
+    behind = gap <= 0
+    last = len(sizes) - 1 - np.argmax(behind[:, ::-1], axis=1)
+    start = np.where(behind.any(axis=1), last + 1, 0)
+    crossing = np.where(
+      start < len(sizes), sizes[np.minimum(start, len(sizes) - 1)], np.inf
+    )
+    cross_lo, cross, cross_hi = targets.quantile(crossing, [tail, 0.5, 1 - tail])
+    probability = (gap > 0).mean(axis=0)
+    return Comparison(
+      sizes, middle, lo, hi, probability, cross, cross_lo, cross_hi,
+      targets.crossing_words(cross, cross_lo, cross_hi, sizes, probability),
+    )
+
+  def stopped_at(self, largest: float) -> 'Fit | Refusal':
+    """The same fit as if no run had more than `largest` images."""
+    sizes, values, se = self.runs
+    keep = sizes <= largest
+    return fit(
+      sizes[keep],
+      values[keep],
+      se=None if se is None else se[keep],
+      **self.settings,
+    )
+
+  def figure(self, **options):
+    """Points, the chosen law, both bands, the other laws faint, as a matplotlib Figure.
+
+    Options are those of `analysis.curve_figures.curve_figure`.
+    """
+    from analysis.curve_figures import curve_figure
+
+    return curve_figure(self, **options)
+
+  def _paths(self, sizes: np.ndarray) -> np.ndarray:
+    """[N, S] possible curves as errors; each follows one law and one discrepancy."""
+    found = []
+    for draws in self.draws:
+      mean, rest, _ = ensemble.paths(self.data, draws, sizes)
+      spread = np.sqrt(draws.variance[:, None] * np.maximum(np.diag(rest), 0.0))
+      for point in normal_points()[2::5]:
+        found.append(mean + point * spread)
+    return np.concatenate(found)
 
 
 def fit(
   sizes: Sequence[float] | np.ndarray,
   values: Sequence[float] | np.ndarray,
   *,
-  law: str,
   kind: Kind = 'accuracy',
-  seeds: Sequence[int] | np.ndarray | None = None,
+  se: Sequence[float] | np.ndarray | None = None,
   num_test: float | None = None,
+  chance: float | None = None,
+  laws: Sequence[str] = tuple(LAWS),
+  robust: bool = False,
   draws: int = 200,
   level: float = 0.9,
-  rng: int | Sequence[int] | np.random.Generator = 0,
+  rng: int | Sequence[int] = 0,
 ) -> Fit | Refusal:
-  """Fits `law` to runs of one curve.
+  """Fits every law to runs of one curve.
 
   Args:
-    sizes: [N] training images of each run.
+    sizes: [N] training images of each run; equal sizes are repeats.
     values: [N] its result: a fraction for 'accuracy' and 'error', any unit for 'loss'.
-    law: key in `LAWS`.
     kind: what the values are.
-    seeds: [N] replicate of each run; only checked, since equal sizes are repeats.
-    num_test: images in the test set, for the binomial variance where nothing repeats.
-    draws: bootstrap draws behind the intervals.
+    se: [N] standard error of each value, if known.
+    num_test: images in the test set, for the binomial variance where nothing else is
+      known of the noise.
+    chance: value of a guess, for the saturating law, in the unit of the data; None
+      fits it.
+    laws: keys in `LAWS`.
+    robust: weigh outlying sizes down in the laws' own fits.
+    draws: behind the intervals.
     level: nominal coverage of the intervals.
-    rng: seed or generator of the draws. Give curves that will be compared different
-      seeds, or their draws share their noise.
+    rng: seed of the draws. Give curves that will be compared different seeds, or their
+      draws share their noise.
 
   Returns:
     The fit, or a refusal that says what is missing.
@@ -176,72 +340,291 @@ def fit(
     ValueError: the arguments are not usable data (shapes, ranges, names).
   """
   sizes, values = np.asarray(sizes, float), np.asarray(values, float)
-  _check(sizes, values, law, kind, seeds, draws, level)
-  form = LAWS[law]
-  reason = _refusal(form, sizes, values)
-  if reason:
-    return Refusal(law, reason)
-
+  errors_of = None if se is None else np.asarray(se, float)
+  _check(sizes, values, laws, kind, errors_of, chance, draws, level)
+  num_sizes = len(np.unique(sizes))
+  if num_sizes < MIN_SIZES:
+    noun = 'size' if num_sizes == 1 else 'sizes'
+    return Refusal(
+      'all',
+      f'{num_sizes} distinct {noun}; a curve needs at least {MIN_SIZES}, better 6 over '
+      'two decades',
+    )
   points = noise_lib.group(sizes, values)
-  binomial = num_test if kind != 'loss' else None
-  fitted, noise = _fit_means(form, kind, points, binomial)
-  scale = _scale(points.sizes)
-  generator = (
-    rng if isinstance(rng, np.random.Generator) else np.random.default_rng(rng)
-  )
-  # Dividing by a chi-square makes the simulated noise Student-t: the variance of a draw
-  # is as uncertain as its estimate.
-  draw_scale = np.sqrt(noise.dof / generator.chisquare(noise.dof, draws))
-  variance = noise.mean_variance(points)
-  curve = form.curve(points.sizes, fitted)
-  simulated = curve + (
-    generator.standard_normal((draws, len(points.sizes)))
-    * np.sqrt(variance)
-    * draw_scale[:, None]
-  )
-  drawn = _solve(form, points.sizes, simulated, _weights(variance, curve), scale)
-  names = [parameter.name for parameter in form.parameters]
-  lows, highs = _interval(drawn, fitted, level)
-  intervals = {
-    name: (float(lo), float(hi))
-    for name, lo, hi in zip(names, lows, highs, strict=True)
+  squares = None
+  if errors_of is not None:
+    squares = noise_lib.group(sizes, errors_of**2).means
+  evidence = noise_lib.known(points, squares, num_test if kind != 'loss' else None)
+  data = _data(points, evidence, kind, num_test, chance)
+  rolled = ensemble.roll(data, laws)
+  reasons = {law: refusal(LAWS[law], kind, sizes, values) for law in laws}
+  weights = _weights(rolled)
+  shares = _by_law(rolled, weights)
+
+  def fit_alone(law: str, draws: int) -> LawFit:
+    skip = _skip(rolled, weights, law)
+    skip = skip if num_sizes - skip >= LAWS[law].min_sizes else 0
+    return fit_law(
+      law,
+      *_drop(points, evidence, skip),
+      kind=kind,
+      chance=data.chance,
+      robust=robust,
+      draws=draws,
+      level=level,
+      generator=np.random.default_rng([*_list(rng), list(LAWS).index(law)]),
+    )
+
+  fits: dict[str, LawFit | Refusal] = {
+    law: Refusal(law, reason) if (reason := reasons[law]) else fit_alone(law, 0)
+    for law in laws
   }
-  params = {name: float(v) for name, v in zip(names, fitted, strict=True)}
-  rolling_error, rolling_sizes = _rolling(form, kind, sizes, values, binomial)
-  at_points = _as_error(form, kind, curve)
-  residuals = values - at_points[np.searchsorted(points.sizes, sizes)]
-  dof = max(len(values) - len(names), 1)
+  fitted = [law for law in laws if isinstance(fits[law], LawFit)]
+  headline = _headline(fitted, shares, fits)
+  for law in {headline, *SHOWN} & set(fitted):
+    fits[law] = fit_alone(law, draws)
+  held, error, held_sizes, by_law = _rolling(rolled, weights, data, points, kind, level)
+  stacked = ensemble.draw(
+    data,
+    laws,
+    rolled.members,
+    weights,
+    max(draws, 50),
+    np.random.default_rng([*_list(rng), len(laws)]),
+  )
+  best = fits[headline]
+  assert isinstance(best, LawFit)
+  scores = {
+    law: float(
+      max(s for m, s in zip(rolled.members, rolled.scores, strict=True) if m.law == law)
+      / max(len(rolled.origins), 1)
+    )
+    for law in shares
+  }
   return Fit(
-    law=law,
     kind=kind,
     level=level,
-    params=params,
-    intervals=intervals,
-    window=(float(points.sizes[0]), float(points.sizes[-1])),
-    num_sizes=len(points.sizes),
-    num_points=len(values),
-    flags=_flags(form, params, intervals, points, noise, curve, kind),
-    rolling_error=rolling_error,
-    rolling_sizes=rolling_sizes,
-    residual_sd=float(np.sqrt((residuals**2).sum() / dof)),
-    noise=noise,
+    law=headline,
+    laws=fits,
+    weights=shares,
+    scores=scores,
+    window=best.window,
     points=points,
-    draws=drawn,
-    draw_scale=draw_scale,
+    num_points=len(values),
+    flags=_curve_flags(points, evidence, kind) + best.flags,
+    held=held,
+    rolling_error=error,
+    rolling_sizes=held_sizes,
+    rolling_errors=by_law,
+    evidence=evidence,
+    spread=_spread(held),
+    data=data,
+    draws=stacked,
+    settings={
+      'kind': kind,
+      'num_test': num_test,
+      'chance': chance,
+      'laws': tuple(laws),
+      'robust': robust,
+      'draws': draws,
+      'level': level,
+      'rng': tuple(_list(rng)),
+    },
+    runs=(sizes, values, errors_of),
   )
+
+
+def _sizes(sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
+  sizes = np.atleast_1d(np.asarray(sizes, float))
+  if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+    raise ValueError('sizes must be finite and positive numbers of images')
+  return sizes
+
+
+def _list(rng: int | Sequence[int]) -> list[int]:
+  return [rng] if isinstance(rng, int) else list(rng)
+
+
+def _data(
+  points: noise_lib.Points,
+  evidence: noise_lib.Known,
+  kind: str,
+  num_test: float | None,
+  chance: float | None,
+) -> ensemble.Data:
+  errors = as_error(kind, points.means)
+  smallest = 1e-6 * float(np.abs(errors).max()) + 1e-300
+  if kind != 'loss':
+    smallest = 0.5 / num_test if num_test else 5e-4
+  return ensemble.Data(
+    points.sizes,
+    errors,
+    evidence.means if evidence.means.all() else None,
+    # Rows that share a test set scatter less than its binomial variance, and rows that
+    # are means less still, so there the scatter itself has the word.
+    0.0 if evidence.source == 'test set' else evidence.dof,
+    (evidence.v0, evidence.v1),
+    smallest,
+    kind != 'loss',
+    None if chance is None else float(as_error(kind, np.float64(chance))),
+  )
+
+
+def _weights(rolled: ensemble.Rolled) -> np.ndarray:
+  scores = _TEMPERATURE * rolled.scores
+  weights = np.exp(scores - scores.max())
+  return weights / weights.sum()
+
+
+def _by_law(rolled: ensemble.Rolled, weights: np.ndarray) -> dict[str, float]:
+  shares: dict[str, float] = {}
+  for member, weight in zip(rolled.members, weights, strict=True):
+    shares[member.law] = shares.get(member.law, 0.0) + float(weight)
+  return shares
+
+
+def _skip(rolled: ensemble.Rolled, weights: np.ndarray, law: str) -> int:
+  """How many small sizes to leave out: the window in which the law forecast best."""
+  share: dict[int, float] = {0: 0.0}
+  for member, weight in zip(rolled.members, weights, strict=True):
+    if member.law == law:
+      share[member.skip] = share.get(member.skip, 0.0) + float(weight)
+  return max(share, key=lambda skip: (share[skip], -skip))
+
+
+def _drop(
+  points: noise_lib.Points, evidence: noise_lib.Known, skip: int
+) -> tuple[noise_lib.Points, noise_lib.Known]:
+  kept = noise_lib.Points(
+    points.sizes[skip:],
+    points.means[skip:],
+    points.counts[skip:],
+    points.variances[skip:],
+  )
+  return kept, dataclasses.replace(evidence, means=evidence.means[skip:])
+
+
+def _headline(
+  fitted: list[str],
+  shares: Mapping[str, float],
+  fits: Mapping[str, LawFit | Refusal],
+) -> str:
+  """The law with the largest say; among near equals the one of lower AICc."""
+  top = max(shares.get(law, 0.0) for law in fitted)
+  near = [law for law in fitted if shares.get(law, 0.0) >= (1 - _TIE) * top]
+
+  def order(law: str) -> tuple[float, float]:
+    found = fits[law]
+    assert isinstance(found, LawFit)
+    return found.aicc, -shares.get(law, 0.0)
+
+  return min(near, key=order)
+
+
+def _rolling(
+  rolled: ensemble.Rolled,
+  weights: np.ndarray,
+  data: ensemble.Data,
+  points: noise_lib.Points,
+  kind: str,
+  level: float,
+) -> tuple[tuple[Held, ...], float | None, int, dict[str, float]]:
+  """Held-out forecasts; the miss of the largest sizes, in all and by law."""
+  from scipy.special import stdtrit
+
+  tail = (1 - level) / 2
+  shares = (np.arange(21) + 0.5) / 21
+  held: list[Held] = []
+  for origin, sizes, mean, deviation, dof in zip(
+    rolled.origins, rolled.targets, rolled.means, rolled.deviations, rolled.dof, strict=True
+  ):
+    heavy = weights > 1e-3 * weights.max()
+    t = stdtrit(dof[heavy][:, None], shares)  # [M, 21]
+    values = mean[heavy][:, None] + deviation[heavy][:, None] * t[..., None]
+    weight = np.repeat(weights[heavy] / len(shares), len(shares))
+    flat = values.reshape(-1, len(sizes))
+    for index, size in enumerate(sizes):
+      order = np.argsort(flat[:, index])
+      edges = np.cumsum(weight[order])
+      ends = np.searchsorted(edges / edges[-1], [tail, 0.5, 1 - tail])
+      found = flat[order[np.minimum(ends, len(order) - 1)], index]
+      if data.bounded:
+        found = np.clip(found, 0.0, 1.0)
+      lo, value, hi = np.sort(as_error(kind, found))
+      observed = float(points.means[origin + index])
+      held.append(
+        Held(float(data.sizes[origin - 1]), float(size), value, lo, hi, observed)
+      )
+  count = 2 if len(data.sizes) >= 6 else 1
+  origin = len(data.sizes) - count
+  if origin not in rolled.origins:
+    return tuple(held), None, 0, {}
+  seen = float(data.sizes[origin - 1])
+  misses = [abs(h.value - h.observed) for h in held if h.origin == seen]
+  mean = rolled.means[rolled.origins.index(origin)]
+  by_law = {}
+  for law in dict.fromkeys(member.law for member in rolled.members):
+    mine = np.array([member.law == law for member in rolled.members])
+    weight = weights[mine] + 1e-300
+    value = weight @ mean[mine] / weight.sum()
+    by_law[law] = float(np.abs(value - data.errors[origin:]).mean())
+  return tuple(held), float(np.mean(misses)), count, by_law
+
+
+def _spread(held: tuple[Held, ...]) -> float:
+  """How wide the bands should have been, as a factor, to hold the held-out sizes.
+
+  The root of the mean squared miss in units of the band's own deviation, one vote an
+  origin (its sizes share their error), held towards 1 by `_SPREAD_PRIOR` votes.
+  """
+  votes: dict[float, list[float]] = {}
+  for one in held:
+    end = one.hi if one.observed > one.value else one.lo
+    half = max(abs(end - one.value), 1e-12)
+    # 1.645 deviations of a normal are half a 90% band; far outliers count as 3 bands.
+    votes.setdefault(one.origin, []).append(
+      min(1.645 * abs(one.observed - one.value) / half, 5.0) ** 2
+    )
+  means = [float(np.mean(vote)) for vote in votes.values()]
+  square = (_SPREAD_PRIOR + sum(means)) / (_SPREAD_PRIOR + len(means))
+  return float(np.clip(np.sqrt(square), 0.5, 2.0))
+
+
+def _curve_flags(
+  points: noise_lib.Points, evidence: noise_lib.Known, kind: str
+) -> tuple[str, ...]:
+  """Rises that the noise does not explain: the laws are monotone, the data need not."""
+  errors = as_error(kind, points.means)
+  lowest = np.minimum.accumulate(errors)
+  deviation = np.sqrt(evidence.means)
+  if not evidence.means.all():
+    # Second differences of a smooth curve are small, so theirs is mostly noise.
+    bend = errors[2:] - 2 * errors[1:-1] + errors[:-2]
+    deviation = np.full(len(errors), np.median(np.abs(bend)) / 0.6745 / np.sqrt(6))
+  rise = errors - lowest
+  limit = 3 * np.sqrt(2) * deviation + 0.02 * np.ptp(errors)
+  if not (rise > limit).any():
+    return ()
+  peak = int(np.argmax(rise))
+  later = errors[peak:].min()
+  return ('double descent',) if later < lowest[peak] - limit[peak] else ('not monotone',)
 
 
 def _check(
   sizes: np.ndarray,
   values: np.ndarray,
-  law: str,
+  laws: Sequence[str],
   kind: str,
-  seeds: Sequence[int] | np.ndarray | None,
+  se: np.ndarray | None,
+  chance: float | None,
   draws: int,
   level: float,
 ) -> None:
-  if law not in LAWS:
-    raise ValueError(f'law={law!r} is not one of {", ".join(LAWS)}')
+  for law in laws:
+    if law not in LAWS:
+      raise ValueError(f'law={law!r} is not one of {", ".join(LAWS)}')
+  if not laws:
+    raise ValueError(f'no law to fit; choose of {", ".join(LAWS)}')
   if kind not in KINDS:
     raise ValueError(f'kind={kind!r} is not one of {", ".join(KINDS)}')
   if sizes.ndim != 1 or sizes.shape != values.shape:
@@ -249,140 +632,24 @@ def _check(
       f'sizes and values must be two equally long lists, not of shape {sizes.shape} '
       f'and {values.shape}'
     )
-  if seeds is not None and len(seeds) != len(sizes):
-    raise ValueError(f'{len(seeds)} seeds for {len(sizes)} sizes')
+  if se is not None and se.shape != sizes.shape:
+    raise ValueError(f'{se.size} standard errors for {len(sizes)} sizes')
+  if se is not None and not (np.isfinite(se).all() and (se >= 0).all()):
+    raise ValueError('standard errors must be finite and not negative')
   if not (np.isfinite(sizes).all() and (sizes > 0).all()):
     raise ValueError('sizes must be finite and positive')
   if not np.isfinite(values).all():
     raise ValueError('values must be finite; leave out the runs that failed')
+  if kind == 'loss' and (values <= 0).any():
+    raise ValueError('a loss must be above 0')
   if kind != 'loss' and len(values) and not (0 <= values.min() <= values.max() <= 1):
     raise ValueError(
       f'{kind} must lie in [0, 1], not {values.min():g} to {values.max():g}; '
       'divide a percentage by 100'
     )
-  if draws < 20 or not 0 < level < 1:
-    raise ValueError(f'draws={draws} must be at least 20 and level={level} in (0, 1)')
-
-
-def _refusal(law: Law, sizes: np.ndarray, values: np.ndarray) -> str | None:
-  num_sizes = len(np.unique(sizes))
-  if num_sizes < law.min_sizes:
-    return f'{num_sizes} distinct sizes; {law.title} needs at least {law.min_sizes}'
-  if law.column is not None and np.ptp(values) == 0:
-    return f'all {len(values)} values are equal ({values[0]:g}): nothing changes with n'
-  return None
-
-
-def _as_error(law: Law, kind: str, values: np.ndarray) -> np.ndarray:
-  """Between the unit of the data and that of the law; its own inverse."""
-  return 1 - values if law.models_error and kind == 'accuracy' else values
-
-
-def _scale(sizes: np.ndarray) -> float:
-  return float(np.exp(np.log(sizes).mean()))
-
-
-def _weights(variance: np.ndarray, curve: np.ndarray) -> np.ndarray:
-  # Without any noise at all every weight is the same large number.
-  return 1 / (variance + (1e-9 * np.abs(curve).max() + 1e-300) ** 2)
-
-
-def _solve(
-  law: Law, sizes: np.ndarray, y: np.ndarray, weights: np.ndarray, scale: float
-) -> np.ndarray:
-  """Natural parameters [D, P] for data vectors y [D, J]."""
-  solution = solve(law, sizes / scale, y, weights)
-  return law.natural(solution.first, solution.second, solution.shape, scale)
-
-
-def _fit_means(
-  law: Law, kind: str, points: noise_lib.Points, num_test: float | None
-) -> tuple[np.ndarray, noise_lib.Noise]:
-  """Parameters [P] in natural units, and the noise they leave."""
-  target = dataclasses.replace(points, means=_as_error(law, kind, points.means))
-  scale = _scale(points.sizes)
-
-  def parameters(weights: np.ndarray) -> np.ndarray:
-    return _solve(law, points.sizes, target.means[None], weights, scale)[0]
-
-  noise = noise_lib.estimate(
-    target,
-    len(law.parameters),
-    num_test,
-    lambda weights: law.curve(points.sizes, parameters(weights)),
-  )
-  return parameters(_weights(noise.mean_variance(target), target.means)), noise
-
-
-def _rolling(
-  law: Law, kind: str, sizes: np.ndarray, values: np.ndarray, num_test: float | None
-) -> tuple[float | None, int]:
-  """Had one stopped earlier: the error at the two largest sizes (one if 5 or fewer)."""
-  distinct = np.unique(sizes)
-  held = 2 if len(distinct) >= 6 else 1
-  if len(distinct) - held < law.min_sizes:
-    return None, 0
-  kept = sizes < distinct[-held]
-  if _refusal(law, sizes[kept], values[kept]):
-    return None, 0
-  points = noise_lib.group(sizes[kept], values[kept])
-  parameters, _ = _fit_means(law, kind, points, num_test)
-  rest = noise_lib.group(sizes[~kept], values[~kept])
-  predicted = _as_error(law, kind, law.curve(rest.sizes, parameters))
-  return float(np.abs(predicted - rest.means).mean()), held
-
-
-def _flags(
-  law: Law,
-  params: dict[str, float],
-  intervals: dict[str, Interval],
-  points: noise_lib.Points,
-  noise: noise_lib.Noise,
-  curve: np.ndarray,
-  kind: str,
-) -> tuple[str, ...]:
-  flags = []
-  if points.sizes[-1] < 10 * points.sizes[0]:
-    flags.append('less than one decade')
-  if not noise.seed_dof:
-    flags.append('no repeats')
-  elif noise.misfit > (noise.v0 + noise.v1 / points.sizes).mean():
-    flags.append('lack of fit')
-  if law.name == 'power_floor':
-    c_lo, c_hi = intervals['c']
-    low, high = law.shapes[0], law.shapes[-1]
-    if params['b'] == 0:
-      flags.append('no trend')
-    elif params['c'] < 1.01 * low or params['c'] > high / 1.01:
-      flags.append('exponent at bound')
-    if c_hi > 4 * c_lo:
-      flags.append('exponent unidentified')
-    if params['e'] == 0:
-      flags.append('floor at zero')
-    e_lo, e_hi = intervals['e']
-    if e_hi - e_lo > 0.5 * curve[-1]:
-      flags.append('floor unidentified')
-  if law.name == 'log_linear':
-    b_lo, b_hi = intervals['b']
-    if b_lo <= 0 <= b_hi:
-      flags.append('no trend')
-    elif (params['b'] > 0) != (kind == 'accuracy'):
-      flags.append('gets worse with data')
-  return tuple(flags)
-
-
-def _normal_points() -> np.ndarray:
-  from scipy import special  # its import costs more than a fit
-
-  points = special.ndtri(_MIDPOINTS)
-  return points / points.std()
-
-
-def _interval(
-  draws: np.ndarray, value: np.ndarray | float, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-  """Percentile interval over the first axis, widened to hold the estimate itself."""
-  tail = (1 - level) / 2
-  # Weibull's definition keeps the nominal coverage with a finite number of draws.
-  lo, hi = np.quantile(draws, [tail, 1 - tail], axis=0, method='weibull')
-  return np.minimum(lo, value), np.maximum(hi, value)
+  if chance is not None and kind != 'loss' and not 0 <= chance <= 1:
+    raise ValueError(f'chance={chance:g} is no {kind} in [0, 1]')
+  if draws and draws < 50:
+    raise ValueError(f'draws={draws} is too few for an interval; use 50 or more, or 0')
+  if not 0 < level < 1:
+    raise ValueError(f'level={level:g} must lie between 0 and 1, such as 0.9')

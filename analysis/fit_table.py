@@ -1,8 +1,8 @@
-"""Fits every law to every curve of a table, one curve at a time.
+"""Fits every curve of a table, one at a time, and lays the results out as tables.
 
 A curve is one combination of the group columns and one metric. A curve that is too
-short is refused by itself and the others are fitted all the same; the result is both
-the fits, for figures and comparisons, and the rows of fits.csv.
+short is refused by itself and the others are fitted all the same. No curve knows of
+another, so adding one changes none.
 """
 
 # pandas types most results as "frame or series or scalar", which no code can satisfy.
@@ -13,21 +13,21 @@ the fits, for figures and comparisons, and the rows of fits.csv.
 import dataclasses
 import math
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis.fit import Fit, Kind, Refusal, fit
+from analysis.fit import Fit, fit
 from analysis.forecast import forecasts
-from analysis.laws import LAWS
+from analysis.law_fit import Prediction, Refusal
+from analysis.laws import LAWS, Kind
 
 Key = tuple[Hashable, ...]
-Fits = Mapping[Key, Mapping[str, Fit | Refusal]]
+Fits = Mapping[Key, Fit | Refusal]
 
 GROUP = ('depth', 'width')  # what tells the curves of a study apart
-SHOWN_LAWS = ('log_linear', 'power_floor')  # in texts; fits.csv has them all
 METRICS = {
   'test/top1': 'test top-1 accuracy',
   'test/top5': 'test top-5 accuracy',
@@ -46,14 +46,14 @@ class FitTable:
 
   Attributes:
     group: columns that tell curves apart.
-    fits: metric -> group values -> law -> fit.
+    fits: metric -> group values -> fit.
     kinds: metric -> what its values are.
-    frame: one row per curve and law, the columns of fits.csv.
-    predictions: one row per fitted curve, law and size (observed, 2x and 10x).
+    frame: one row per curve, the columns of fits.csv.
+    predictions: one row per fitted curve and size (observed, 2x and 10x).
   """
 
   group: tuple[str, ...]
-  fits: dict[str, dict[Key, dict[str, Fit | Refusal]]]
+  fits: dict[str, dict[Key, Fit | Refusal]]
   kinds: dict[str, Kind]
   frame: pd.DataFrame
   predictions: pd.DataFrame
@@ -70,68 +70,122 @@ def kind_of(metric: str) -> Kind:
 def fit_table(
   table: pd.DataFrame,
   *,
-  group: Sequence[str] = ('depth', 'width'),
+  group: Sequence[str] = GROUP,
   laws: Sequence[str] = tuple(LAWS),
   kinds: Mapping[str, Kind] | None = None,
   num_test: float | None = None,
+  chance: float | None = None,
+  robust: bool = False,
   draws: int = 200,
   level: float = 0.9,
   rng: int = 0,
+  progress: Callable[[int, int], None] | None = None,
 ) -> FitTable:
-  """Fits `laws` to each curve of a table.
+  """Fits each curve of a table.
 
   Args:
-    table: columns num_images, value, seed, the group columns, and optionally metric
-      and num_test; of `analysis.results.read_study` or `read_csv`.
+    table: columns num_images, value, the group columns, and optionally metric, se and
+      num_test; of `analysis.results.read_study` or `analysis.tables.read_csv`.
     group: columns that tell curves apart; may be empty.
     laws: keys in `LAWS`.
     kinds: of each metric; default by name (`kind_of`).
     num_test: images in the test set, where the table does not say.
-    draws, level, rng: see `analysis.fit.fit`. Each curve gets its own stream, so that
-      curves have independent draws and adding one changes no other.
+    chance, robust, draws, level, rng: see `analysis.fit.fit`. Each curve gets its own
+      stream, so that curves have independent draws and adding one changes no other.
+    progress: called with curves done and curves in all.
   """
   if 'metric' not in table:
     table = table.assign(metric='value')
   known: dict[str, Kind] = dict(kinds or {})
-  fits: dict[str, dict[Key, dict[str, Fit | Refusal]]] = {}
+  fits: dict[str, dict[Key, Fit | Refusal]] = {}
   used_kinds: dict[str, Kind] = {}
   rows: list[dict[str, Any]] = []
   predictions: list[dict[str, Any]] = []
-  columns = ['metric', *group]
-  for raw_key, curve in table.groupby(columns, sort=True):
+  grouped = table.groupby(['metric', *group], sort=True)
+  for done, (raw_key, curve) in enumerate(grouped):
+    if progress:
+      progress(done, grouped.ngroups)
     metric, *values = raw_key if isinstance(raw_key, tuple) else (raw_key,)
-    metric, key = str(metric), tuple(_plain(value) for value in values)
+    metric, key = str(metric), tuple(plain(value) for value in values)
     kind = used_kinds[metric] = known.get(metric) or kind_of(metric)
     tests = (
       curve['num_test'].dropna() if 'num_test' in curve else pd.Series(dtype=float)
     )
-    for law in laws:
-      found = fit(
-        curve['num_images'].to_numpy(float),
-        curve['value'].to_numpy(float),
-        law=law,
-        kind=kind,
-        seeds=curve['seed'].to_numpy() if 'seed' in curve else None,
-        num_test=float(tests.min()) if len(tests) else num_test,
-        draws=draws,
-        level=level,
-        rng=[rng, zlib.crc32(repr((metric, key, law)).encode())],
-      )
-      fits.setdefault(metric, {}).setdefault(key, {})[law] = found
-      names = {**dict(zip(group, key, strict=True)), 'metric': metric, 'law': law}
-      rows.append({**names, **_row(found, curve)})
-      if isinstance(found, Fit):
-        predictions += [{**names, **row} for row in _predictions(found)]
+    found = fit(
+      curve['num_images'].to_numpy(float),
+      curve['value'].to_numpy(float),
+      kind=kind,
+      se=curve['se'].to_numpy(float) if 'se' in curve else None,
+      num_test=float(tests.min()) if len(tests) else num_test,
+      chance=None if kind == 'loss' and chance is None else chance,
+      laws=laws,
+      robust=robust,
+      draws=draws,
+      level=level,
+      rng=[rng, zlib.crc32(repr((metric, key)).encode())],
+    )
+    fits.setdefault(metric, {})[key] = found
+    names = {**dict(zip(group, key, strict=True)), 'metric': metric}
+    rows.append({**names, **_row(found, curve)})
+    if isinstance(found, Fit):
+      largest = found.points.sizes[-1]
+      sizes = np.append(found.points.sizes, [2 * largest, 10 * largest])
+      observed = np.append(found.points.means, [math.nan, math.nan])
+      for size, seen, row in zip(
+        sizes, observed, prediction_rows(found.predict(sizes)), strict=True
+      ):
+        predictions.append({**names, 'num_images': size, 'observed': seen, **row})
+  if progress:
+    progress(grouped.ngroups, grouped.ngroups)
+  columns = [*group, 'metric', 'num_images', 'observed', *Prediction._fields]
   return FitTable(
     group=tuple(group),
     fits=fits,
     kinds=used_kinds,
     frame=pd.DataFrame(rows, columns=pd.Index(_fit_columns(group))),
-    predictions=pd.DataFrame(predictions, columns=pd.Index(_prediction_columns(group))),
+    predictions=pd.DataFrame(predictions, columns=pd.Index(columns)),
   )
 
 
-def _plain(value: Any) -> Hashable:
+def predict_rows(
+  fits: Fits, sizes: pd.DataFrame, group: Sequence[str]
+) -> pd.DataFrame:
+  """Answers each row of `sizes` (group columns, num_images) in its order.
+
+  Rows whose curve was refused, or is not among the fits, have empty numbers and the
+  reason.
+  """
+  answer = sizes[[*group, 'num_images']].reset_index(drop=True).copy()
+  for name in Prediction._fields:
+    answer[name] = math.nan
+  answer['reason'] = ''
+  # A column may be numbers in one file and text in the other; names compare as text.
+  by_name = {tuple(map(str, key)): found for key, found in fits.items()}
+  keys = [
+    tuple(str(plain(value)) for value in row)
+    for row in answer[list(group)].itertuples(index=False)
+  ]
+  for key in dict.fromkeys(keys):
+    rows = [i for i, other in enumerate(keys) if other == key]
+    found = by_name.get(key)
+    if isinstance(found, Fit):
+      bands = found.predict(answer['num_images'].to_numpy(float)[rows])
+      for name, values in zip(Prediction._fields, bands, strict=True):
+        answer.loc[rows, name] = values
+    else:
+      reason = found.reason if found else 'no such curve in the table'
+      answer.loc[rows, 'reason'] = reason
+  return answer
+
+
+def prediction_rows(bands: Prediction) -> list[dict[str, float]]:
+  """One dict per size."""
+  return [
+    dict(zip(Prediction._fields, row, strict=True)) for row in zip(*bands, strict=True)
+  ]
+
+
+def plain(value: Any) -> Hashable:
   """numpy scalars as Python's, whole floats as int: they are names here."""
   value = value.item() if isinstance(value, np.generic) else value
   return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -150,16 +204,17 @@ def _row(found: Fit | Refusal, curve: pd.DataFrame) -> dict[str, Any]:
   if isinstance(found, Refusal):
     return row
   for name, value in found.params.items():
-    row |= dict(
-      zip(
-        (name, f'{name}_lo', f'{name}_hi'), (value, *found.intervals[name]), strict=True
-      )
-    )
+    ends = found.intervals.get(name, (math.nan, math.nan))
+    row |= {name: value, f'{name}_lo': ends[0], f'{name}_hi': ends[1]}
   near, far = forecasts(found)
   row |= {
+    'law': found.law,
+    'say': found.weights.get(found.law, 0.0),
+    'window_lo': found.window[0],
+    'window_hi': found.window[1],
     'rolling_error': math.nan if found.rolling_error is None else found.rolling_error,
     'rolling_sizes': found.rolling_sizes,
-    'residual_sd': found.residual_sd,
+    'residual_sd': found.best.residual_sd,
     'flags': '; '.join(found.flags),
     'grade': near.grade,
     'grade_reason': near.grade_reason,
@@ -169,7 +224,7 @@ def _row(found: Fit | Refusal, curve: pd.DataFrame) -> dict[str, Any]:
   }
   for name, forecast in (('predict_2x', near), ('predict_10x', far)):
     row |= {name: forecast.value, f'{name}_lo': forecast.lo, f'{name}_hi': forecast.hi}
-  gain = found.gain_per_doubling(found.window[1])
+  gain = found.gain_per_doubling(found.points.sizes[-1])
   return row | {f'gain_per_doubling{b}': g for b, g in zip(_BANDS, gain, strict=True)}
 
 
@@ -179,48 +234,12 @@ def _fit_columns(group: Sequence[str]) -> list[str]:
 
   return [
     *group,
-    *('metric', 'law', 'status', 'reason'),
+    *('metric', 'status', 'reason', 'law', 'say', 'window_lo', 'window_hi'),
+    *('grade', 'grade_reason', 'grade_10x', 'grade_10x_reason', 'flags'),
     *(column for name in _PARAMETERS for column in banded(name)),
-    *('num_sizes', 'num_points', 'min_size', 'max_size'),
-    *('rolling_error', 'rolling_sizes', 'residual_sd'),
     *banded('predict_2x'),
     *banded('predict_10x'),
     *banded('gain_per_doubling'),
-    *('flags', 'grade', 'grade_reason', 'grade_10x', 'grade_10x_reason', 'level'),
-  ]
-
-
-def _prediction_columns(group: Sequence[str]) -> list[str]:
-  columns = [
-    'metric',
-    'law',
-    'num_images',
-    'observed',
-    'value',
-    'curve_lo',
-    'curve_hi',
-    'lo',
-    'hi',
-  ]
-  return [*group, *columns]
-
-
-def _predictions(found: Fit) -> list[dict[str, Any]]:
-  largest = found.window[1]
-  sizes = np.append(found.points.sizes, [2 * largest, 10 * largest])
-  observed = np.append(found.points.means, [math.nan, math.nan])
-  bands = found.predict(sizes)
-  return [
-    {
-      'num_images': size,
-      'observed': seen,
-      'value': value,
-      'curve_lo': curve_lo,
-      'curve_hi': curve_hi,
-      'lo': lo,
-      'hi': hi,
-    }
-    for size, seen, value, curve_lo, curve_hi, lo, hi in zip(
-      sizes, observed, *bands, strict=True
-    )
+    *('rolling_error', 'rolling_sizes', 'residual_sd'),
+    *('num_sizes', 'num_points', 'min_size', 'max_size', 'level'),
   ]

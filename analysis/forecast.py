@@ -13,7 +13,8 @@ import numpy as np
 from scipy import special
 
 from analysis import noise
-from analysis.fit import Fit, Interval, Refusal
+from analysis.fit import Fit
+from analysis.law_fit import Interval, LawFit, Refusal, fit_law
 
 FACTORS = (2.0, 10.0)
 GRADES = 'ABCD'
@@ -50,8 +51,9 @@ class Gain:
 
   Attributes:
     depth: of the network.
-    law: that gave it.
-    where: 'window' (average over it, log-linear) or 'next' (from `size` to twice it).
+    law: that gave it; 'all' for the stack.
+    where: 'window' (average over the sizes, log-linear) or 'next' (from `size` to twice
+      it).
     size: images; the largest common size.
     value, lo, hi: in the unit of the data.
   """
@@ -96,8 +98,8 @@ class Interaction:
 
 
 def forecasts(fit: Fit, largest: float | None = None) -> tuple[Forecast, ...]:
-  """Forecasts at 2 and 10 times `largest` images (default: the largest fitted)."""
-  largest = fit.window[1] if largest is None else float(largest)
+  """Forecasts at 2 and 10 times `largest` images (default: the largest measured)."""
+  largest = float(fit.points.sizes[-1]) if largest is None else float(largest)
   rows = []
   for factor in FACTORS:
     size = factor * largest
@@ -111,8 +113,9 @@ def forecasts(fit: Fit, largest: float | None = None) -> tuple[Forecast, ...]:
 
 def grade(fit: Fit, size: float) -> tuple[str, str]:
   """Grade of the fit at `size` images, and the sentence for it."""
-  decades = np.log10(fit.window[1] / fit.window[0])
-  factor = size / fit.window[1]
+  largest = float(fit.points.sizes[-1])
+  decades = np.log10(largest / fit.points.sizes[0])
+  factor = size / largest
   ahead = np.log10(factor)
   times = f'{factor:.3g} times'
   limits: list[tuple[int, str]] = []
@@ -120,9 +123,6 @@ def grade(fit: Fit, size: float) -> tuple[str, str]:
   def limit(worst: int, sentence: str) -> None:
     limits.append((worst, sentence))
 
-  raw = fit.curve(size)[0]
-  if fit.kind != 'loss' and not 0 <= raw <= 1:
-    limit(3, f'the line leaves the possible range ({100 * raw:.0f}%) before this size')
   if ahead > 0 and ahead > 0.5 * decades + 1e-9:
     limit(
       3,
@@ -155,15 +155,18 @@ def grade(fit: Fit, size: float) -> tuple[str, str]:
     limit(2 if factor > 4 else 1, f'{unidentified[0]} in this window')
   if 'lack of fit' in fit.flags:
     limit(2, 'the size means scatter about the curve more than the seeds explain')
+  for flag in ('not monotone', 'double descent'):
+    if flag in fit.flags:
+      limit(2, f'the curve is {flag}' if flag[0] == 'n' else 'the curve has a double descent')
   if 'no repeats' in fit.flags:
     limit(1, 'without repeats the noise is known from the scatter about the curve only')
   if 'no trend' in fit.flags:
     limit(2, 'no trend can be told from the noise')
   _limit_by_rolling(fit, limit)
-  bands = fit.predict(size)
-  gain = abs(raw - fit.curve(fit.window[1])[0])
+  bands = fit.predict([size, largest])
+  gain = abs(bands.value[0] - bands.value[1])
   half = float(bands.curve_hi[0] - bands.curve_lo[0]) / 2
-  if half > gain:
+  if half > gain and ahead > 0:
     limit(2, 'the interval is wider than the change it forecasts')
   if not limits:
     return 'A', 'many sizes, a short step ahead, and a tested curve'
@@ -189,16 +192,16 @@ def _limit_by_rolling(fit: Fit, limit) -> None:
 
 
 def interaction(
-  fits_by_depth: Mapping[int, Mapping[str, Fit | Refusal]],
+  fits_by_depth: Mapping[int, Fit | Refusal],
 ) -> Interaction:
   """Compares the gain per doubling between depths.
 
-  Two ways: the average over the window (slope of the log-linear law times log10(2)),
+  Two ways: the average over the sizes (slope of the log-linear law times log10(2)),
   which needs no extrapolation, and the next doubling from the largest size all depths
-  have (power law with floor), which is the decision to be made.
+  have (all laws together), which is the decision to be made.
 
   Args:
-    fits_by_depth: depth -> {law: fit}, with 'log_linear' and 'power_floor'.
+    fits_by_depth: depth -> fit.
 
   Returns:
     Gains and differences with intervals. Over the window the two depths are compared
@@ -208,47 +211,57 @@ def interaction(
     are positively correlated, so the intervals err on the wide side.
   """
   usable = {
-    depth: {law: fit for law, fit in fits.items() if isinstance(fit, Fit)}
-    for depth, fits in sorted(fits_by_depth.items())
+    depth: fit for depth, fit in sorted(fits_by_depth.items()) if isinstance(fit, Fit)
   }
-  present = [fits for fits in usable.values() if fits]
-  if not present:
+  if not usable:
     return Interaction((), (), 'no depth could be fitted')
-  common = set.intersection(
-    *(set(next(iter(fits.values())).points.sizes) for fits in present)
-  )
+  common = set.intersection(*(set(fit.points.sizes) for fit in usable.values()))
   notes = []
-  left_out = [str(depth) for depth, fits in usable.items() if not fits]
+  left_out = [str(depth) for depth in sorted(fits_by_depth) if depth not in usable]
   if left_out:
     notes.append(f'depth {", ".join(left_out)} could not be fitted')
-  if len({fit.window for fits in present for fit in fits.values()}) > 1:
+  ends = {(fit.points.sizes[0], fit.points.sizes[-1]) for fit in usable.values()}
+  if len(ends) > 1:
     notes.append('the depths do not cover the same sizes')
-  gains: list[Gain] = []
-  differences: list[Difference] = []
-  size = float(max(common)) if common else float('nan')
   if not common:
     notes.append('the depths share no size')
-  for law, where in (('log_linear', 'window'), ('power_floor', 'next')):
+  size = float(max(common)) if common else float('nan')
+  lines = {depth: _line(fit) for depth, fit in usable.items()}
+  gains: list[Gain] = []
+  differences: list[Difference] = []
+  for law, where in (('log_linear', 'window'), ('all', 'next')):
     if where == 'next' and not common:
       continue
+    fits = lines if where == 'window' else usable
     rows = [
-      Gain(depth, law, where, size, *fits[law].gain_per_doubling(_start(size)))
-      for depth, fits in usable.items()
-      if law in fits
+      Gain(depth, law, where, size, *fit.gain_per_doubling(_start(size)))
+      for depth, fit in fits.items()
     ]
     gains += rows
     if len(rows) >= 2:
-      ends = [usable[row.depth][law] for row in (rows[0], rows[-1])]
-      paired = _paired(*ends) if where == 'window' else None
+      shallow, deep = (lines[row.depth] for row in (rows[0], rows[-1]))
+      paired = _paired(shallow, deep) if where == 'window' else None
       differences.append(_difference(rows[0], rows[-1], paired))
   return Interaction(tuple(gains), tuple(differences), '; '.join(notes))
+
+
+def _line(fit: Fit) -> LawFit:
+  """The log-linear law over every size, whatever window it forecasts best in."""
+  return fit_law(
+    'log_linear',
+    fit.points,
+    fit.evidence,
+    kind=fit.kind,
+    level=fit.level,
+    generator=np.random.default_rng([*fit.settings['rng'], 101]),
+  )
 
 
 def _start(size: float) -> float:
   return size if np.isfinite(size) else 1.0  # the log-linear gain is the same anywhere
 
 
-def _paired(shallow: Fit, deep: Fit) -> tuple[float, float, float] | None:
+def _paired(shallow: LawFit, deep: LawFit) -> tuple[float, float, float] | None:
   """Log-linear gain per doubling of the difference of two curves, with its interval.
 
   None with fewer than three common sizes.

@@ -13,11 +13,12 @@ reports of equal results are equal.
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from analysis.answer import answer_blocks, headline_law, law_blocks
+from analysis.answer import answer_blocks, law_sentence
+from analysis.audit import audit_json
 from analysis.document import (
   Block,
   Paragraph,
@@ -32,10 +33,19 @@ from analysis.figures import (
   save_figure,
 )
 from analysis.files import write_text
-from analysis.fit import Fit, Kind, Refusal
-from analysis.fit_table import GROUP, METRICS, Fits, FitTable, Key, fit_table
+from analysis.fit import Fit
+from analysis.fit_table import (
+  GROUP,
+  METRICS,
+  Fits,
+  Key,
+  fit_table,
+  plain,
+  predict_rows,
+)
 from analysis.forecast import Interaction, interaction
-from analysis.laws import LAWS
+from analysis.law_fit import LawFit, Refusal
+from analysis.laws import Kind
 from analysis.results import Study, read_study
 from analysis.sections import (
   cost_blocks,
@@ -45,7 +55,10 @@ from analysis.sections import (
   origin_blocks,
   protocol_blocks,
   result_blocks,
+  target_blocks,
 )
+
+_MAX_CURVES = 8  # in one figure; more cannot be told apart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,13 +114,12 @@ def write_report(
     table = study.table[study.table['metric'] == metric]
     fits, kind = fitted.fits[metric], fitted.kinds[metric]
     compared = _interactions(fits)
-    law = headline_law(fits)
-    files, pictures = _figures(study, table, fits, kind, metric, law, folder)
+    files, pictures = _figures(study, table, fits, kind, metric, folder)
     paths += files
     paths.append(
       write_text(folder / 'interaction.csv', _csv(_interaction_frame(compared)))
     )
-    blocks += answer_blocks(study, table, fits, kind, metric, law, compared)
+    blocks += answer_blocks(study, table, fits, kind, metric, compared)
     blocks += pictures
     blocks += result_blocks(table, fits, kind, metric)
     blocks += fit_blocks(fits, GROUP, kind)
@@ -128,20 +140,31 @@ def write_fit_report(
   group: Sequence[str] = (),
   kind: Kind = 'accuracy',
   metric: str = 'value',
+  sizes: pd.DataFrame | None = None,
+  size: str = 'num_images',
+  targets: Sequence[float] = (),
   num_test: float | None = None,
+  chance: float | None = None,
+  robust: bool = False,
   draws: int = 200,
+  level: float = 0.9,
   rng: int = 0,
+  progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-  """Fits a table from anywhere and writes fits.csv, predictions.csv and a figure.
+  """Fits a table from anywhere; writes its fits, predictions, audit and figures.
 
   Args:
     out: folder for the files.
-    table: of `analysis.results.read_csv`.
+    table: of `analysis.tables.read_csv`.
     group: columns that tell curves apart.
     kind: what the values are.
     metric: words on the value axis.
-    num_test: images in the test set, if known.
-    draws, rng: see `analysis.fit.fit`.
+    sizes: of `analysis.tables.read_sizes`: rows to answer in predictions.csv; without,
+      the sizes of the table and 2 and 10 times the largest.
+    size: name of the size column in predictions.csv.
+    targets: values to find the images for.
+    num_test, chance, robust, draws, level, rng, progress: see
+      `analysis.fit_table.fit_table`.
   """
   folder = pathlib.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
@@ -150,32 +173,66 @@ def write_fit_report(
     group=group,
     kinds={'value': kind},
     num_test=num_test,
+    chance=chance,
+    robust=robust,
     draws=draws,
+    level=level,
     rng=rng,
+    progress=progress,
   )
   fits = fitted.fits['value']
-  law = headline_law(fits)
+  predictions = fitted.predictions if sizes is None else predict_rows(fits, sizes, group)
+  blocks = [*target_blocks(fits, group, targets), *fit_blocks(fits, group, kind)]
+  sentence = law_sentence(fits)
+  if sentence:
+    blocks.insert(0, Paragraph(sentence, lead=True))
+  paths = [
+    write_text(folder / 'fits.csv', _csv(fitted.frame.assign(metric=metric))),
+    write_text(folder / 'predictions.csv', _csv(_named(predictions, group, size))),
+    write_text(folder / 'audit.json', audit_json(table, fits, group)),
+    write_text(folder / 'fit.md', to_markdown('Fits', blocks)),
+  ]
+  paths += _fit_figures(folder, table, fits, group, kind, metric)
+  return Report(folder, tuple(paths), to_text('Fits', blocks))
+
+
+def _named(predictions: pd.DataFrame, group: Sequence[str], size: str) -> pd.DataFrame:
+  """Columns of predictions.csv; the sizes also under the name they came with."""
+  table = predictions.rename(columns={'num_images': 'size'})
+  if size not in table:
+    table[size] = table['size']
+  own = [size] if size != 'size' else []
+  first = [*group, *own, 'size', 'value', 'lo', 'hi', 'curve_lo', 'curve_hi']
+  return table[[*first, *(name for name in ('observed', 'reason') if name in table)]]
+
+
+def _fit_figures(
+  folder: pathlib.Path,
+  table: pd.DataFrame,
+  fits: Fits,
+  group: Sequence[str],
+  kind: Kind,
+  metric: str,
+) -> list[pathlib.Path]:
+  shown = dict(list(fits.items())[:_MAX_CURVES])
+  if group:
+    names = table[list(group)].itertuples(index=False)
+    keys = [tuple(plain(value) for value in row) for row in names]
+    table = table[[key in shown for key in keys]]
+  note = 'curve: all laws together'
+  if len(shown) < len(fits):
+    note += f' · first {len(shown)} of {len(fits)} curves'
   figure = accuracy_against_images(
     table,
-    {key: found[law] for key, found in fits.items()},
+    shown,
     title=f'{metric} against training images',
     group=group,
-    compare=_compare(fits, law),
+    compare=_compare(shown),
     kind=kind,
     metric=metric,
-    note=f'curve: {LAWS[law].title}, {LAWS[law].formula}',
+    note=note,
   )
-  blocks = [*fit_blocks(fits, group, kind), *law_blocks(fits)]
-  text = to_text('Fits', blocks)
-  paths = (
-    write_text(folder / 'fits.csv', _csv(_renamed(fitted, metric))),
-    write_text(
-      folder / 'predictions.csv', _csv(fitted.predictions.assign(metric=metric))
-    ),
-    *save_figure(figure, folder / 'curves'),
-    write_text(folder / 'fit.md', to_markdown('Fits', blocks)),
-  )
-  return Report(folder, paths, text)
+  return list(save_figure(figure, folder / 'curves'))
 
 
 def _primary(table: pd.DataFrame) -> str | None:
@@ -183,15 +240,16 @@ def _primary(table: pd.DataFrame) -> str | None:
   return next((m for m in METRICS if m in metrics), metrics[0] if metrics else None)
 
 
-def _compare(fits: Fits, law: str) -> dict[Key, Fit | Refusal] | None:
-  if law == 'log_linear':
-    return None
-  return {key: found['log_linear'] for key, found in fits.items()}
+def _compare(fits: Fits) -> dict[Key, LawFit | Refusal]:
+  return {
+    key: found.laws['log_linear'] if isinstance(found, Fit) else found
+    for key, found in fits.items()
+  }
 
 
 def _interactions(fits: Fits) -> dict[int, Interaction]:
   """By width: depths are compared at one width."""
-  by_width: dict[int, dict[int, Mapping[str, Fit | Refusal]]] = {}
+  by_width: dict[int, dict[int, Fit | Refusal]] = {}
   for (depth, width), found in fits.items():
     by_width.setdefault(width, {})[depth] = found  # pyright: ignore
   return {width: interaction(found) for width, found in by_width.items()}
@@ -203,7 +261,6 @@ def _figures(
   fits: Fits,
   kind: Kind,
   metric: str,
-  law: str,
   folder: pathlib.Path,
 ) -> tuple[list[pathlib.Path], list[Picture]]:
   label = METRICS.get(metric, metric)
@@ -214,19 +271,18 @@ def _figures(
       'accuracy_vs_images',
       accuracy_against_images(
         table,
-        {key: found[law] for key, found in fits.items()},
+        fits,
         title=f'{study.name}: more images',
         group=GROUP,
-        compare=_compare(fits, law),
+        compare=_compare(fits),
         kind=kind,
         metric=label,
         note=note,
         chance=1 / classes if classes and metric == 'test/top1' else None,
       ),
-      f'{label[0].upper()}{label[1:]} against training images. Curve: {LAWS[law].title} '
-      f'({LAWS[law].formula}), dashed beyond the largest size; dark band: the curve, '
-      'light band: one new run'
-      + ('; dotted: the log-linear law.' if law != 'log_linear' else '.'),
+      f'{label[0].upper()}{label[1:]} against training images. Curve: all laws together, '
+      'dashed beyond the largest size; dark band: the curve, light band: one new run; '
+      'dotted: the log-linear law.',
     )
   ]
   if table['depth'].nunique() > 1:
@@ -275,10 +331,6 @@ def _interaction_frame(compared: Mapping[int, Interaction]) -> pd.DataFrame:
       rows.append({'width': width, 'depth': f'{gap.deep} minus {gap.shallow}', **row})
   columns = ['width', 'depth', 'law', 'where', 'size', 'value', 'lo', 'hi', 'words']
   return pd.DataFrame(rows, columns=pd.Index(columns))
-
-
-def _renamed(fitted: FitTable, metric: str) -> pd.DataFrame:
-  return fitted.frame.assign(metric=metric)
 
 
 def _csv(frame: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""From a study's folders, or any CSV, to one tidy table of results.
+"""From a study's folders to one tidy table of results (any CSV: `analysis.tables`).
 
 One row per cell and metric with sizes in images and costs in natural units, so that
 every later step works on a plain table and does not know where it came from. The
@@ -15,14 +15,12 @@ import json
 import math
 import os
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from analysis.cells import Cell, read_cell
-from analysis.fit import Kind
+from analysis.tables import TableError
 
 COLUMNS = [
   'cell',
@@ -59,10 +57,6 @@ _CELL_COLUMNS = [
   'path',
 ]
 _KEY = ['depth', 'width', 'num_images', 'seed']
-
-
-class TableError(ValueError):
-  """The table cannot be used as it is; the message says where and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,83 +139,6 @@ def read_study(workdir: str | os.PathLike[str]) -> Study:
   )
 
 
-def read_csv(
-  path: str | os.PathLike[str],
-  *,
-  size: str = 'num_images',
-  value: str = 'value',
-  group: Sequence[str] = (),
-  seed: str | None = None,
-  kind: Kind = 'accuracy',
-  percent: bool = False,
-) -> pd.DataFrame:
-  """Reads and checks a CSV with one run per row.
-
-  Args:
-    path: of the CSV.
-    size: column with the number of training images.
-    value: column with the result.
-    group: columns that tell curves apart (depth, width, method, ...).
-    seed: column that tells repeats apart; None numbers the repeats in file order.
-    kind: what the values are: 'accuracy' and 'error' are fractions.
-    percent: the values are percentages; divides them by 100.
-
-  Returns:
-    A table with the group columns under their own names, and `num_images`, `seed`,
-    `value`, sorted.
-
-  Raises:
-    TableError: one line that names the column, the row and the way out.
-  """
-  path = pathlib.Path(path)
-  try:
-    raw = pd.read_csv(path)
-  except (OSError, ValueError) as error:
-    raise TableError(f'{path} cannot be read as CSV: {error}') from None
-  group = list(group)
-  wanted = [size, value, *group, *([seed] if seed else [])]
-  absent = [column for column in wanted if column not in raw.columns]
-  if absent:
-    raise TableError(
-      f'{path.name} has no column {absent[0]!r}; it has {", ".join(map(str, raw.columns))}'
-    )
-  if not len(raw):
-    raise TableError(f'{path.name} has no rows')
-  taken = {'num_images', 'value', 'seed'} & set(group)
-  if taken:
-    raise TableError(f'cannot group by {sorted(taken)[0]!r}, which has its own meaning')
-  sizes = _numbers(raw[size], size)
-  values = _numbers(raw[value], value)
-  if (sizes <= 0).any():
-    row = int(np.flatnonzero(sizes <= 0)[0])
-    raise TableError(
-      f'column {size!r}, row {row + 2}: {sizes[row]:g} is not a number of images; '
-      'sizes must be above 0'
-    )
-  if kind != 'loss':
-    values = values / 100 if percent else values
-    _refuse_percent(values, value, kind, percent)
-  blank = [column for column in group if raw[column].isna().any()]
-  if blank:
-    raise TableError(f'column {blank[0]!r} has empty cells; give every row a group')
-  table = raw[group].copy()
-  table['num_images'] = sizes
-  table['value'] = values
-  keys = [*group, 'num_images']
-  if seed:
-    table['seed'] = raw[seed]
-    twice = table.duplicated([*keys, 'seed'])
-    if twice.any():
-      row = int(np.flatnonzero(twice)[0])
-      at = ', '.join(f'{key}={table[key].iloc[row]}' for key in [*keys, 'seed'])
-      raise TableError(f'row {row + 2} repeats {at}; keep one, or name its seed apart')
-  else:
-    table['seed'] = table.groupby(keys).cumcount()
-  return table.sort_values([*keys, 'seed'], ignore_index=True)[
-    [*group, 'num_images', 'seed', 'value']
-  ]
-
-
 def _known(
   cell: Cell, config: dict[str, Any], overrides: dict[str, Any]
 ) -> dict[str, Any]:
@@ -281,32 +198,3 @@ def _refuse_duplicates(table: pd.DataFrame) -> None:
     at = ', '.join(f'{key}={first[key]}' for key in _KEY)
     names = ' and '.join(same['cell'].iloc[:2])
     raise TableError(f'{names} are both the result of {at}; keep one of them')
-
-
-def _numbers(column: pd.Series, name: str) -> np.ndarray:
-  numbers = pd.to_numeric(column, errors='coerce').to_numpy(float)
-  bad = np.flatnonzero(~np.isfinite(numbers))
-  if len(bad):
-    row = int(bad[0])
-    found = column.iloc[row]
-    shown = 'an empty cell' if pd.isna(found) else repr(str(found))
-    raise TableError(
-      f'column {name!r}, row {row + 2}: {shown} is not a finite number; '
-      'correct it or leave the row out'
-    )
-  return numbers
-
-
-def _refuse_percent(values: np.ndarray, name: str, kind: str, percent: bool) -> None:
-  low, high = values.min(), values.max()
-  if low >= 0 and high <= 1:
-    return
-  if not percent and low >= 0 and 1 < high <= 100:
-    raise TableError(
-      f'column {name!r} reaches {high:g}, but {kind} is a fraction up to 1; '
-      'if it is in percent, say so (percent)'
-    )
-  raise TableError(
-    f'column {name!r} goes from {low:g} to {high:g}, but {kind} lies in [0, 1]; '
-    'is it a loss?'
-  )

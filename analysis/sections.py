@@ -6,18 +6,19 @@
 # pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from analysis import words
 from analysis.document import Block, Code, Heading, Paragraph, Table
-from analysis.figures import series_label
-from analysis.fit import Fit, Kind, Refusal
-from analysis.fit_table import GROUP, METRICS, SHOWN_LAWS, Fits, Key
+from analysis.figures import Key, series_label
+from analysis.fit import SHOWN, Fit
+from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Interaction, forecasts
-from analysis.laws import LAWS
+from analysis.law_fit import LawFit, Refusal
+from analysis.laws import LAWS, Kind
 from analysis.results import Study
 
 
@@ -61,90 +62,160 @@ def _mean_sd(values: np.ndarray, kind: Kind) -> str:
 
 
 def fit_blocks(fits: Fits, group: Sequence[str], kind: Kind) -> list[Block]:
-  """Tables of forecasts, parameters and refusals of some curves."""
+  """Tables of forecasts, tests, parameters and refusals of some curves."""
   unit = '' if kind == 'loss' else ' (points)'
-  forecast_rows, parameter_rows, limits, refused = [], [], [], []
-  levels = set()
-  for key, name, law, found in _each(fits, group):
-    del key
-    if isinstance(found, Refusal):
-      refused.append([name, LAWS[law].title, found.reason])
-      continue
-    levels.add(found.level)
-    near, far = forecasts(found)
-    held = (
-      '—'
-      if found.rolling_error is None
-      else words.gain(found.rolling_error, kind, False)
-    )
-    forecast_rows.append(
-      [
-        name,
-        LAWS[law].title,
-        *(
-          f'{words.score(f.value, kind)} ({words.interval(f.lo, f.hi, kind)})'
-          for f in (near, far)
-        ),
-        f'{near.grade} / {far.grade}',
-        held,
-      ]
-    )
-    shown = '; '.join(
-      f'{p} {words.parameter(v)} ({words.parameter(found.intervals[p][0])} to '
-      f'{words.parameter(found.intervals[p][1])})'
-      for p, v in found.params.items()
-    )
-    window = f'{words.images(found.window[0])} to {words.images(found.window[1])}'
-    parameter_rows.append(
-      [name, LAWS[law].title, shown, window, ', '.join(found.flags) or '—']
-    )
-    limits.append([name, LAWS[law].title, near.grade_reason, far.grade_reason])
+  names = names_of(fits, group)
+  fitted = {key: found for key, found in fits.items() if isinstance(found, Fit)}
   blocks: list[Block] = [Heading('What the curves predict for more images')]
-  if forecast_rows:
-    level = f'{100 * max(levels):.0f}%'
-    blocks.append(
-      Table(
-        ['curve', 'law', 'at 2x', 'at 10x', 'grade', 'held-out'],
-        forecast_rows,
-        f'In brackets the {level} interval of one new run at that size. Grades at 2x / '
-        '10x the largest size go from A (as good as measured) to D (do not rely on it). '
-        f'Held-out{unit}: how far the law missed the largest sizes when fitted to the '
-        'smaller ones.',
+  if fitted:
+    level = f'{100 * next(iter(fitted.values())).level:.0f}%'
+    rows, limits = [], []
+    for key, found in fitted.items():
+      near, far = forecasts(found)
+      shown = (
+        f'{words.score(f.value, kind)} ({words.interval(f.lo, f.hi, kind)})'
+        for f in (near, far)
       )
+      grades = f'{near.grade} / {far.grade}'
+      rows.append([names[key], *shown, grades, _missed(found.rolling_error, kind)])
+      limits.append([names[key], near.grade_reason, far.grade_reason])
+    note = (
+      f'All laws together. In brackets the {level} interval of one new run at that size. '
+      'Grades at 2x / 10x the largest size go from A (as good as measured) to D (do not '
+      f'rely on it). Held-out{unit}: how far the largest sizes were missed when only the '
+      'smaller ones were seen.'
     )
-    blocks.append(
-      Table(
-        ['curve', 'law', 'limit of trust at 2x the data', 'at 10x'],
-        limits,
-        brief=False,
-      )
-    )
-    blocks.append(Heading('Fitted laws'))
-    blocks.append(
-      Table(
-        ['curve', 'law', 'parameters', 'sizes used', 'flags'],
-        parameter_rows,
-        f'{level} intervals in brackets; full precision is in fits.csv. Laws: '
-        + '; '.join(f'{LAWS[law].title}: {LAWS[law].formula}' for law in SHOWN_LAWS)
-        + '.',
-        brief=False,
-      )
-    )
+    blocks += [
+      Table(['curve', 'at 2x', 'at 10x', 'grade', 'held-out'], rows, note),
+      Table(['curve', 'limit of trust at 2x', 'at 10x'], limits, brief=False),
+      *_half_blocks(fitted, names, kind),
+      *_law_blocks(fitted, names, kind, level),
+    ]
+  refused = [
+    [names[key], found.reason]
+    for key, found in fits.items()
+    if isinstance(found, Refusal)
+  ]
   if refused:
-    blocks.append(Heading('Fits refused'))
-    blocks.append(Table(['curve', 'law', 'why'], refused))
+    blocks += [Heading('Fits refused'), Table(['curve', 'why'], refused)]
   return blocks
 
 
-def _each(
-  fits: Fits, group: Sequence[str]
-) -> Iterator[tuple[Key, str, str, Fit | Refusal]]:
+def target_blocks(
+  fits: Fits, group: Sequence[str], targets: Sequence[float]
+) -> list[Block]:
+  """How many images each curve needs for each target."""
+  names = names_of(fits, group)
+  rows = [
+    [names[key], found.images_for(target).words]
+    for key, found in fits.items()
+    for target in targets
+    if isinstance(found, Fit)
+  ]
+  if not rows:
+    return []
+  return [Heading('Images needed'), Table(['curve', 'answer'], rows)]
+
+
+def names_of(fits: Fits, group: Sequence[str]) -> dict[Key, str]:
+  """What each curve is called."""
   keys = list(fits)
-  for key, found in fits.items():
-    name = series_label(key, group, keys) if group else 'all'
-    for law in SHOWN_LAWS:
-      if law in found:
-        yield key, name, law, found[law]
+  return {key: series_label(key, group, keys) if group else 'all' for key in keys}
+
+
+def _half_blocks(
+  fitted: Mapping[Key, Fit], names: Mapping[Key, str], kind: Kind
+) -> list[Block]:
+  """Had you stopped at half the data: what was forecast, and what happened."""
+  rows = []
+  inside = 0
+  for key, found in fitted.items():
+    largest = float(found.points.sizes[-1])
+    then = found.stopped_at(largest / 2)
+    if isinstance(then, Refusal):
+      continue
+    bands = then.predict(largest)
+    lo, hi, seen = float(bands.lo[0]), float(bands.hi[0]), float(found.points.means[-1])
+    inside += lo <= seen <= hi
+    rows.append(
+      [
+        names[key],
+        words.images(float(then.points.sizes[-1])),
+        words.images(largest),
+        f'{words.score(float(bands.value[0]), kind)} ({words.interval(lo, hi, kind)})',
+        words.score(seen, kind),
+        'inside' if lo <= seen <= hi else 'outside',
+      ]
+    )
+  if not rows:
+    return []
+  header = ['curve', 'seen up to', 'asked for', 'you would have been told', 'happened', '']
+  return [
+    Heading('Had you stopped at half the data'),
+    Table(
+      header, rows, f'{inside} of {len(rows)} inside the interval that was stated.'
+    ),
+  ]
+
+
+def _law_blocks(
+  fitted: Mapping[Key, Fit], names: Mapping[Key, str], kind: Kind, level: str
+) -> list[Block]:
+  """Each law's say, and the parameters of those that are shown."""
+  says, parameters, used = [], [], {}
+  for key, found in fitted.items():
+    shares = sorted(found.weights.items(), key=lambda pair: -pair[1])
+    shown = [f'{LAWS[law].title} {share:.0%}' for law, share in shares if share >= 0.05]
+    line = found.weights.get('log_linear', 0.0)
+    says.append(
+      [
+        names[key],
+        ', '.join(shown),
+        f'{line:.0%}',
+        _missed(found.rolling_error, kind),
+        _missed(found.rolling_errors.get('log_linear'), kind),
+      ]
+    )
+    for law in dict.fromkeys([found.law, *SHOWN]):
+      one = found.laws.get(law)
+      if not isinstance(one, LawFit):
+        continue
+      used[law] = LAWS[law]
+      values = '; '.join(
+        f'{p} {words.parameter(v)}'
+        + (
+          ' ({} to {})'.format(*map(words.parameter, one.intervals[p]))
+          if p in one.intervals
+          else ''
+        )
+        for p, v in one.params.items()
+      )
+      window = f'{words.images(one.window[0])} to {words.images(one.window[1])}'
+      title = LAWS[law].title + (' *' if law == found.law else '')
+      flags = found.flags if law == found.law else one.flags
+      parameters.append(
+        [names[key], title, values, window, ', '.join(dict.fromkeys(flags)) or '—']
+      )
+  formulas = '; '.join(f'{law.title}: {law.formula}' for law in used.values())
+  return [
+    Heading('Which law'),
+    Table(
+      ['curve', 'say in the forecast', 'log-linear', 'held-out', 'log-linear held-out'],
+      says,
+      "A law's say follows from how well it foretold larger sizes from smaller ones.",
+    ),
+    Table(
+      ['curve', 'law', 'parameters', 'sizes used', 'flags'],
+      parameters,
+      f'* the law with the largest say. {level} intervals in brackets; full precision is '
+      f'in fits.csv. {formulas}.',
+      brief=False,
+    ),
+  ]
+
+
+def _missed(error: float | None, kind: Kind) -> str:
+  return '—' if error is None else words.gain(error, kind, False)
 
 
 def gain_blocks(compared: Mapping[int, Interaction], kind: Kind) -> list[Block]:
@@ -187,8 +258,8 @@ def gain_blocks(compared: Mapping[int, Interaction], kind: Kind) -> list[Block]:
   blocks.append(
     Paragraph(
       'Positive is better. The average is the slope of the log-linear law times '
-      'log10(2); the next doubling is read from the power law with floor, at the largest '
-      'size that all depths have. The average difference compares the depths size by '
+      'log10(2); the next doubling is what all laws together say, at the largest size that '
+      'all depths have. The average difference compares the depths size by '
       'size, so a bend they share does not blur it.'
     )
   )

@@ -1,9 +1,9 @@
 """Weighted least squares for a law, for many data vectors at once.
 
 Variable projection: for each shape on a dense grid the two coefficients have a closed
-form, bounds included, so the only search is in one dimension, and it starts from the
-best grid cell of *each* data vector. No starting values, no local optimum that the grid
-can see past, and a few hundred bootstrap draws cost one matrix product.
+form, bounds included, so the search is over the shape alone and needs no starting
+values. The best cells are then polished by a trust region (Levenberg-Marquardt with
+analytic derivatives, in logarithms of the shape), all data vectors and starts together.
 """
 
 import dataclasses
@@ -12,10 +12,9 @@ import numpy as np
 
 from analysis.laws import Law
 
-_GOLDEN = (np.sqrt(5) - 1) / 2
-# Shrinks a bracket of two grid steps to 1e-8 of it: the square root of the float
-# precision, beyond which a sum of squares is flat.
-_GOLDEN_STEPS = 32
+_ROUNDS = 60
+# Enough for a shape to 1e-3 from a grid cell: for draws and weights, not for results.
+ROUGH = 6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +22,8 @@ class Solution:
   """Optimum for each of D data vectors, in scaled sizes.
 
   Attributes:
-    first, second, shape: [D].
+    first, second: [D] coefficients.
+    shape: [D, Q].
     sum_squares: [D] weighted.
   """
 
@@ -33,7 +33,32 @@ class Solution:
   sum_squares: np.ndarray
 
 
-def solve(law: Law, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Solution:
+@dataclasses.dataclass(frozen=True)
+class Starts:
+  """How the starts of one solution compare.
+
+  Attributes:
+    shapes: [K, Q] where the starts began.
+    sum_squares: [K] where they ended.
+    agree: how many ended at the best optimum.
+    gradient: norm of the gradient of log(sum of squares) by log(shape), over the
+      directions that no bound blocks.
+  """
+
+  shapes: np.ndarray
+  sum_squares: np.ndarray
+  agree: int
+  gradient: float
+
+
+def solve(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  chance: float | None = None,
+  rounds: int = _ROUNDS,
+) -> Solution:
   """Minimises sum_j weights[j] (y[d, j] - law(x[j]))^2 for every d.
 
   Args:
@@ -41,110 +66,208 @@ def solve(law: Law, x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> Soluti
     x: [J] scaled sizes, around 1.
     y: [D, J] data vectors.
     weights: [J] positive.
+    chance: of `Law.columns`.
+    rounds: of polishing at most.
 
   Returns:
-    The global optimum over the law's grid, refined within its best cell.
+    The optimum over the law's grid, polished from its best cell.
   """
-  weights = weights / weights.sum()
-  mean = y @ weights
-  centred = y - mean[:, None]
-  total = centred**2 @ weights
-  if law.column is None:
-    zero = np.zeros_like(mean)
-    return Solution(mean, zero, zero, total)
+  squares = _scan(law, x, y, weights, chance)
+  shape = law.grid[np.argmin(squares, axis=0)]
+  return _polish(law, x, y, weights, chance, shape, rounds)[0]
 
-  grid = law.shapes
-  columns = law.column(x, grid)  # [G, J]
-  column_mean = columns @ weights
-  column_centred = columns - column_mean[:, None]
-  first, second, squares = _coefficients(
-    mean,
-    total,
-    column_mean[:, None],
-    (column_centred**2 @ weights)[:, None],
-    (column_centred * weights) @ centred.T,
-    law.nonnegative,
+
+def solve_from_many(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  chance: float | None = None,
+  num_starts: int = 8,
+) -> tuple[Solution, Starts]:
+  """`solve` for one data vector [J] from several far-apart starts, and their optima.
+
+  The starts are the best cells of as many parts of the grid, so that an optimum which
+  the best cell cannot see is found from another.
+  """
+  squares = _scan(law, x, y[None], weights, chance)[:, 0]
+  parts = np.array_split(np.arange(len(squares)), min(num_starts, len(squares)))
+  best = np.array([part[np.argmin(squares[part])] for part in parts])
+  best = np.unique(np.append(best, np.argmin(squares)))
+  shapes = law.grid[best]
+  many = np.repeat(y[None], len(best), axis=0)
+  found, gradient = _polish(law, x, many, weights, chance, shapes)
+  ended = found.sum_squares
+  top = int(np.argmin(ended))
+  floor = 1e-20 * float(weights @ y**2)  # below it all sums are rounding
+  agree = int((ended <= ended[top] * (1 + 1e-6) + floor).sum())
+  one = slice(top, top + 1)
+  solution = Solution(
+    found.first[one], found.second[one], found.shape[one], ended[one]
   )
-  best = np.argmin(squares, axis=0)  # [D]
-  if len(grid) == 1:
-    return Solution(first[0], second[0], np.zeros_like(mean), squares[0])
-
-  def at(log_shape: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    column = law.column(x, np.exp(log_shape))  # pyright: ignore[reportOptionalCall]
-    column_mean = column @ weights
-    column = column - column_mean[:, None]
-    return _coefficients(
-      mean,
-      total,
-      column_mean,
-      column**2 @ weights,
-      (column * centred) @ weights,
-      law.nonnegative,
-    )
-
-  log_grid = np.log(grid)
-  low = log_grid[np.maximum(best - 1, 0)]
-  high = log_grid[np.minimum(best + 1, len(grid) - 1)]
-  left, right = high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-  at_left, at_right = at(left)[2], at(right)[2]
-  for _ in range(_GOLDEN_STEPS):
-    go_left = at_left <= at_right
-    high = np.where(go_left, right, high)
-    low = np.where(go_left, low, left)
-    probe = np.where(
-      go_left, high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)
-    )
-    at_probe = at(probe)[2]
-    left, right = np.where(go_left, probe, right), np.where(go_left, left, probe)
-    at_left, at_right = (
-      np.where(go_left, at_probe, at_right),
-      np.where(go_left, at_left, at_probe),
-    )
-  log_shape = np.where(at_left <= at_right, left, right)
-  # The golden section never probes the ends, where a bounded optimum sits.
-  for end in (log_grid[0], log_grid[-1]):
-    ends = np.full_like(log_shape, end)
-    log_shape = np.where(at(ends)[2] < at(log_shape)[2], ends, log_shape)
-  first, second, squares = at(log_shape)
-  return Solution(first, second, np.exp(log_shape), squares)
+  return solution, Starts(shapes, ended, agree, float(gradient[top]))
 
 
-def _coefficients(
-  mean: np.ndarray,
-  total: np.ndarray,
-  column_mean: np.ndarray,
-  column_square: np.ndarray,
-  product: np.ndarray,
-  nonnegative: bool,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Least squares on (1, column) from moments; all broadcast to one shape.
+def coefficients(
+  free: tuple[bool | np.ndarray, bool | np.ndarray],
+  ff: np.ndarray,
+  fs: np.ndarray,
+  ss: np.ndarray,
+  fy: np.ndarray,
+  sy: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Least squares on two columns from their weighted products, bounds included.
 
   With bounds this is non-negative least squares with two columns: the free optimum
   where it is feasible, else the better of the two edges, which is exact because the
-  objective is convex.
+  objective is convex. A column of zeros gets the coefficient 0.
 
   Args:
-    mean, total: weighted mean of y, and mean square of y about it.
-    column_mean, column_square: the same for the column.
-    product: weighted mean of the product, both centred.
-    nonnegative: whether to bound both coefficients below by zero.
+    free: which coefficients may be negative.
+    ff, fs, ss: products of the columns.
+    fy, sy: products of the columns with the data. All broadcast to one shape.
+  """
+  tiny = np.finfo(float).tiny
+  det = ff * ss - fs * fs
+  apart = det > 1e-13 * ff * ss
+  safe = np.where(apart, det, 1.0)
+  first = np.where(apart, (ss * fy - fs * sy) / safe, 0.0)
+  second = np.where(apart, (ff * sy - fs * fy) / safe, 0.0)
+  ok = apart & (free[0] | (first >= 0)) & (free[1] | (second >= 0))
+  only_first = fy / np.maximum(ff, tiny)
+  only_second = sy / np.maximum(ss, tiny)
+  only_first = np.where(free[0], only_first, np.maximum(only_first, 0.0))
+  only_second = np.where(free[1], only_second, np.maximum(only_second, 0.0))
+  use_first = only_first * fy >= only_second * sy
+  first = np.where(ok, first, np.where(use_first, only_first, 0.0))
+  second = np.where(ok, second, np.where(use_first, 0.0, only_second))
+  return first, second
+
+
+def _scan(
+  law: Law, x: np.ndarray, y: np.ndarray, weights: np.ndarray, chance: float | None
+) -> np.ndarray:
+  """Sum of squares of every grid cell and data vector, [G, D]."""
+  offset, f, s = law.columns(x, law.grid, chance)
+  # About the mean of the data the products keep their digits where columns are nearly
+  # equal; the constant column absorbs it, and laws without one see little loss.
+  wf, ws, wo = f * weights, s * weights, offset * weights
+  fy = wf @ y.T - (wf * offset).sum(1)[:, None]
+  sy = ws @ y.T - (ws * offset).sum(1)[:, None]
+  ff, fs, ss = (wf * f).sum(1), (wf * s).sum(1), (ws * s).sum(1)
+  first, second = coefficients(
+    law.free, ff[:, None], fs[:, None], ss[:, None], fy, sy
+  )
+  yy = (y * y) @ weights - 2 * (wo @ y.T) + (wo * offset).sum(1)[:, None]
+  # first * fy + second * sy is the reduction wherever the coefficients are optimal
+  # among those that are not zero, which they are.
+  return yy - first * fy - second * sy
+
+
+def _polish(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  chance: float | None,
+  shape: np.ndarray,
+  rounds: int = _ROUNDS,
+) -> tuple[Solution, np.ndarray]:
+  """Levenberg-Marquardt on log(shape) with the coefficients projected out.
+
+  Args:
+    law, x, y, weights, chance: of `solve`.
+    shape: [D, Q] starts.
 
   Returns:
-    First and second coefficient, and the weighted mean square of the residuals.
+    The optimum, and the norm [D] of the gradient left.
   """
-  second = product / np.maximum(column_square, np.finfo(float).tiny)
-  first = mean - second * column_mean
-  squares = total - second * product
-  if nonnegative:
-    raw_product = product + column_mean * mean
-    raw_square = column_square + column_mean**2
-    slope = np.maximum(raw_product / raw_square, 0.0)
-    through_zero = total + mean**2 - slope * (2 * raw_product - slope * raw_square)
-    level = np.maximum(mean, 0.0)
-    flat = total + (mean - level) ** 2
-    feasible = (first >= 0) & (second >= 0)
-    use_flat = flat < through_zero
-    first = np.where(feasible, first, np.where(use_flat, level, 0.0))
-    second = np.where(feasible, second, np.where(use_flat, 0.0, slope))
-    squares = np.where(feasible, squares, np.where(use_flat, flat, through_zero))
-  return first, second, np.maximum(squares, 0.0)
+  root = np.sqrt(weights)
+  low, high = (np.log(end) for end in law.bounds())
+  log_shape = np.log(shape)
+  first, second, residual, squares, projected = _project(
+    law, x, y, root, chance, log_shape
+  )
+  num, dims = log_shape.shape
+  if not dims:
+    return Solution(first, second, shape, squares), np.zeros(num)
+  damping = np.full(num, 1e-3)
+  floor = 1e-30 * (y * y) @ weights + 1e-300
+  active = np.arange(num)
+  gradient_norm = np.full(num, np.inf)
+  for _ in range(rounds):
+    jacobian = projected[active]  # [A, J, Q]
+    rest = residual[active]
+    gradient = -np.einsum('ajq,aj->aq', jacobian, rest)
+    here = log_shape[active]
+    blocked = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
+    scale = np.maximum(squares[active], floor[active])
+    free_gradient = np.where(blocked, 0.0, gradient)
+    gradient_norm[active] = 2 * np.linalg.norm(free_gradient, axis=1) / scale
+    normal = np.einsum('ajq,ajr->aqr', jacobian, jacobian)
+    diagonal = np.einsum('aqq->aq', normal)
+    add = damping[active, None] * (diagonal + 1e-12 * diagonal.max(1, keepdims=True))
+    eye = np.eye(dims, dtype=bool)
+    keep = ~blocked
+    normal = np.where(keep[:, :, None] & keep[:, None, :], normal, 0.0)
+    normal = normal + np.where(eye, (np.where(keep, add, 1.0) + 1e-300)[:, None], 0.0)
+    step = -np.linalg.solve(normal, free_gradient[..., None])[..., 0]
+    step = np.clip(step, -2.0, 2.0)
+    trial = np.clip(here + step, low, high)
+    new = _project(law, x, y[active], root, chance, trial)
+    better = new[3] < squares[active]
+    done_gain = squares[active] - new[3] <= 1e-14 * squares[active] + floor[active]
+    small = np.abs(trial - here).max(axis=1) < 1e-11
+    chosen = active[better]
+    log_shape[chosen] = trial[better]
+    for old, fresh in zip(
+      (first, second, residual, squares, projected), new, strict=True
+    ):
+      old[chosen] = fresh[better]
+    damping[active] = np.clip(
+      np.where(better, damping[active] / 5, damping[active] * 8), 1e-12, 1e12
+    )
+    stuck = ~better & (damping[active] > 1e8)
+    active = active[~(small | stuck | (better & done_gain))]
+    if not len(active):
+      break
+  return Solution(first, second, np.exp(log_shape), squares), gradient_norm
+
+
+def _project(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  root: np.ndarray,
+  chance: float | None,
+  log_shape: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+  """Coefficients [D], weighted residuals [D, J], their squares [D], Jacobian [D, J, Q].
+
+  The Jacobian is Kaufman's: the columns' derivatives less what the coefficients that
+  are free to move can make up for.
+  """
+  shape = np.exp(log_shape)
+  offset, f, s = law.columns(x, shape, chance)
+  f, s, target = f * root, s * root, (y - offset) * root
+  ff, fs, ss = (f * f).sum(1), (f * s).sum(1), (s * s).sum(1)
+  first, second = coefficients(
+    law.free, ff, fs, ss, (f * target).sum(1), (s * target).sum(1)
+  )
+  residual = target - first[:, None] * f - second[:, None] * s
+  squares = (residual * residual).sum(1)
+  slopes = law.slopes(x, shape, chance)
+  jacobian = np.empty((*residual.shape, len(slopes)))
+  for q, (d_offset, d_first, d_second) in enumerate(slopes):
+    change = d_offset + first[:, None] * d_first + second[:, None] * d_second
+    jacobian[..., q] = change * root
+  # An orthonormal basis of the columns in use; a coefficient at 0 does not move.
+  use_f = (first != 0) & (ff > 0)
+  a = np.where(use_f, 1 / np.sqrt(np.where(ff > 0, ff, 1.0)), 0.0)[:, None] * f
+  rest = s - a * (a * s).sum(1)[:, None]
+  length = (rest * rest).sum(1)
+  use_s = (second != 0) & (length > 1e-14 * ss)
+  b = np.where(use_s, 1 / np.sqrt(np.where(use_s, length, 1.0)), 0.0)[:, None] * rest
+  for unit in (a, b):
+    jacobian -= unit[..., None] * np.einsum('dj,djq->dq', unit, jacobian)[:, None]
+  return first, second, residual, squares, jacobian

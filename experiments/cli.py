@@ -154,7 +154,20 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     'group', None, 'column that tells curves apart; may be repeated', flag_values=v
   ),
   'seed': _string('seed', None, 'column that tells repeated runs apart'),
-  'num_test': _integer('num_test', None, 'images the scores were measured on'),
+  'se': _string('se', None, 'column with the standard error of each score'),
+  'num_test': _string(
+    'num_test', None, 'images the scores were measured on: a number, or a column'
+  ),
+  'chance': lambda v, _: flags.DEFINE_float(
+    'chance', None, 'score of a guess, for curves that start near it', flag_values=v
+  ),
+  'predict': _string('predict', None, 'CSV with sizes (and groups) to answer row by row'),
+  'target': lambda v, _: flags.DEFINE_multi_float(
+    'target', None, 'score to find the images for; may be repeated', flag_values=v
+  ),
+  'robust': lambda v, _: flags.DEFINE_bool(
+    'robust', False, 'weigh outlying sizes down', flag_values=v
+  ),
   'kind': lambda v, _: flags.DEFINE_enum(
     'kind', 'accuracy', ['accuracy', 'error', 'loss'], 'of the scores', flag_values=v
   ),

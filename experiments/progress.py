@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -67,6 +67,32 @@ def display() -> Iterator[Display]:
   )
   with bar:
     yield Display(console, bar)
+
+
+@contextlib.contextmanager
+def counting(text: str) -> Iterator[Callable[[int, int], None]]:
+  """A bar on standard error for work of many equal parts, such as curves to fit.
+
+  Yields:
+    What to call with the parts done and the parts in all.
+  """
+  console = Console(stderr=True)
+  bar = Progress(
+    BarColumn(), TextColumn('{task.description}'), TimeElapsedColumn(),
+    console=console, transient=True, disable=not console.is_terminal,
+  )
+  task = bar.add_task(text, total=None)
+  said = time.monotonic()
+
+  def count(done: int, total: int) -> None:
+    nonlocal said
+    bar.update(task, completed=done, total=total, description=f'{text}: {done}/{total}')
+    if not console.is_terminal and time.monotonic() - said >= PLAIN_SECONDS:
+      said = time.monotonic()
+      console.print(f'{text}: {done}/{total}', highlight=False)
+
+  with bar:
+    yield count
 
 
 def duration(seconds: float) -> str:

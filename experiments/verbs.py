@@ -213,30 +213,46 @@ def run_plan(args: Args) -> int:
 
 
 def run_fit(args: Args) -> int:
-  from analysis import report, results
+  from analysis import report, tables
 
-  table = results.read_csv(
+  group = args.group or ()
+  percent = 100.0 if args.percent else 1.0
+  table = tables.read_csv(
     args.rest[0],
     size=args.size,
     value=args.value,
-    group=args.group or (),
+    group=group,
     seed=args.seed,
+    se=args.se,
+    num_test=args.num_test,
     kind=args.kind,
     percent=args.percent,
   )
-  written = report.write_fit_report(
-    args.out,
-    table,
-    group=args.group or (),
-    kind=args.kind,
-    metric=args.value,
-    num_test=args.num_test,
-  )
+  sizes = None
+  if args.predict:
+    sizes = tables.read_sizes(args.predict, size=args.size, group=group)
+  with progress.counting('fitting curves') as count:
+    written = report.write_fit_report(
+      args.out,
+      table,
+      group=group,
+      kind=args.kind,
+      metric=args.value,
+      sizes=sizes,
+      size=args.size,
+      chance=None if args.chance is None else args.chance / percent,
+      targets=[target / percent for target in args.target or ()],
+      robust=args.robust,
+      progress=count,
+    )
+  for note in tables.notes(table, args.kind)[:_MAX_NOTES]:
+    print(f'note: {note}')
   print(written.text)
   print(f'\nwritten: {", ".join(str(path) for path in written.paths)}')
   return OK
 
 
+_MAX_NOTES = 5  # of a table with hundreds of curves nobody reads them all
 _RUN = ('config', 'workdir', 'data_dir', 'workers', 'tensorboard')
 VERBS = {
   'study': Verb(
@@ -304,9 +320,26 @@ VERBS = {
   ),
   'fit': Verb(
     'fits scaling curves to any CSV',
-    'One row a run. Writes fits.csv, predictions.csv and the curves into --out.',
+    'One row a run, or a mean with its standard error. Writes into --out: fits.csv (a '
+    'row per curve: chosen law, parameters, window, grade), predictions.csv (value, band '
+    'of the curve, band of a new run), audit.json (everything tried), fit.md and the '
+    'figures. A curve with too few sizes is refused, the others are fitted.',
     'scaling fit results.csv --size=num_images --value=top1 --group=depth --seed=seed',
-    ('size', 'value', 'group', 'seed', 'num_test', 'kind', 'percent', 'out'),
+    (
+      'size',
+      'value',
+      'group',
+      'seed',
+      'se',
+      'num_test',
+      'kind',
+      'percent',
+      'chance',
+      'predict',
+      'target',
+      'robust',
+      'out',
+    ),
     run_fit,
     words=('one CSV file',),
   ),

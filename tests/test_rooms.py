@@ -21,9 +21,10 @@ HOMES = {
   'matplotlib': 'analysis/figures.py',
   'optax': ('scaling/optim.py', 'scaling/step.py'),
   'orbax': 'scaling/checkpoint.py',
-  'pandas': 'analysis/',
+  # The benchmark hands analysis a table and measures it against scipy's own fitter.
+  'pandas': ('analysis/', 'experiments/benchmarks/fit_curves.py'),
   'rich': 'experiments/progress.py',
-  'scipy': 'analysis/',
+  'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
   'sklearn': 'scaling/data/digits.py',
   'tensorboardX': 'scaling/metrics.py',
   'tensorflow_datasets': 'scaling/data/',

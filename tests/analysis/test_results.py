@@ -1,11 +1,11 @@
-"""The results table: from folders in any state, and from any CSV."""
+"""The results table: from folders in any state."""
 
 import json
 
 import pytest
 from pandas.testing import assert_frame_equal
 
-from analysis.results import COLUMNS, TableError, read_csv, read_study
+from analysis.results import COLUMNS, TableError, read_study
 
 
 def cell_folder(study, depth, size, seed):
@@ -92,46 +92,3 @@ def test_no_study(tmp_path):
   (tmp_path / 'study.json').write_text('[]')
   with pytest.raises(TableError, match='does not list cells'):
     read_study(tmp_path)
-
-
-def csv(tmp_path, text):
-  path = tmp_path / 'curve.csv'
-  path.write_text(text)
-  return path
-
-
-def test_reads_any_csv(tmp_path):
-  path = csv(tmp_path, 'n,net,top1\n100,b,62.5\n50,b,50\n50,a,45\n50,a,46\n')
-  table = read_csv(path, size='n', value='top1', group=['net'], percent=True)
-  assert list(table.columns) == ['net', 'num_images', 'seed', 'value']
-  assert table['seed'].tolist() == [0, 1, 0, 0]
-  assert table['value'].tolist() == [0.45, 0.46, 0.5, 0.625]
-
-
-@pytest.mark.parametrize(
-  ('text', 'options', 'words'),
-  [
-    ('a,b\n1,2\n', {}, "no column 'n'; it has a, b"),
-    ('n,y\n', {}, 'no rows'),
-    ('', {}, 'cannot be read'),
-    ('n,y\n50,many\n', {}, "row 2: 'many' is not a finite number"),
-    ('n,y\n50,0.5\n60,\n', {}, 'row 3: an empty cell is not a finite number'),
-    ('n,y\n50,inf\n', {}, 'not a finite number'),
-    ('n,y\n0,0.5\n', {}, 'row 2: 0 is not a number of images'),
-    ('n,y\n50,62.5\n', {}, r'reaches 62.5.*percent'),
-    ('n,y\n50,-0.5\n', {}, r'lies in \[0, 1\]'),
-    ('n,y\n50,620\n', {'percent': True}, r'lies in \[0, 1\]'),
-    ('n,y,s\n50,0.5,1\n50,0.6,1\n', {'seed': 's'}, 'row 3 repeats num_images=50'),
-    ('n,y,g\n50,0.5,\n', {'group': ['g']}, 'empty cells'),
-    ('n,y,seed\n50,0.5,1\n', {'group': ['seed']}, 'cannot group'),
-  ],
-)
-def test_bad_csv_says_what_and_where(tmp_path, text, options, words):
-  with pytest.raises(TableError, match=words) as caught:
-    read_csv(csv(tmp_path, text), size='n', value='y', **options)
-  assert '\n' not in str(caught.value)
-
-
-def test_a_missing_file(tmp_path):
-  with pytest.raises(TableError, match='cannot be read'):
-    read_csv(tmp_path / 'none.csv')

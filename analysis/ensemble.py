@@ -1,0 +1,462 @@
+"""All laws together: what each predicted before it saw, and what they say as one.
+
+A member is a law, a first size and a form of noise. Between the law and the points
+stand the noise of a run and a discrepancy: no law is exact, so the true curve may leave
+it slowly. The discrepancy is an Ornstein-Uhlenbeck process in log size (Kennedy and
+O'Hagan 2001 give the idea), which lets a forecast start from where the curve is and
+widen with the distance. A member's law is integrated over its whole grid of shapes, not
+taken at its best one: near an optimum many shapes fit alike and extrapolate apart.
+
+Members are weighed by their log score at larger sizes when given the smaller ones only
+(rolling origin), and stacked.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.laws import LAWS
+from analysis.solve import coefficients
+
+# Variance of the discrepancy relative to that of a run's noise: none, some, most. One
+# e-fold of 4 in size (a factor 55) is about the width of a bend of a learning curve.
+RHOS = (0.0, 3.0, 30.0)
+_LENGTH = 4.0
+_MAX_ORIGINS = 6
+# Members that say less than this are left out of draws.
+_SILENT = 0.002
+# The scale of the noise has the weight of one observation before any is seen: that of a
+# run being within a fraction of a percent of the curve.
+_PRIOR_DOF, _PRIOR_SD = 1.0, 0.003
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+  """Size means of one curve, as errors.
+
+  Attributes:
+    sizes: [J] ascending, in images.
+    errors: [J].
+    variance: [J] of the means from seeds, standard errors or the test set; None where
+      nothing is known of it.
+    variance_dof: degrees of freedom behind it.
+    run: (v0, v1) variance v0 + v1 / n of one new run (seeds and test set); used with
+      `variance`.
+    smallest: error below which levels are not told apart, e.g. half a test image.
+    bounded: whether errors lie in [0, 1].
+    chance: error without data, if known.
+  """
+
+  sizes: np.ndarray
+  errors: np.ndarray
+  variance: np.ndarray | None = None
+  variance_dof: float = 0.0
+  run: tuple[float, float] = (0.0, 0.0)
+  smallest: float = 1e-6
+  bounded: bool = True
+  chance: float | None = None
+
+  @property
+  def scale(self) -> float:
+    """The unit of scaled sizes: their geometric mean."""
+    return float(np.exp(np.log(self.sizes).mean()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+  """One voice: a law, how many of the smallest sizes it leaves out, and rho."""
+
+  law: str
+  skip: int
+  rho: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Rolled:
+  """What the members predicted for sizes they had not seen.
+
+  Attributes:
+    members: M of them.
+    origins: sizes seen, for each origin.
+    targets: the held-out sizes of each origin.
+    means, deviations: of each origin, [M, S].
+    dof: of each origin, [M]; predictions are Student's t.
+    scores: [M] sum over origins of the mean log density of the held-out errors.
+  """
+
+  members: tuple[Member, ...]
+  origins: tuple[int, ...]
+  targets: tuple[np.ndarray, ...]
+  means: tuple[np.ndarray, ...]
+  deviations: tuple[np.ndarray, ...]
+  dof: tuple[np.ndarray, ...]
+  scores: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+  """Draws of one member.
+
+  Attributes:
+    member: whose.
+    first, second, shape: [D], [D], [D, Q] in scaled sizes.
+    variance: [D] noise scale: run variance is this times the relative one.
+  """
+
+  member: Member
+  first: np.ndarray
+  second: np.ndarray
+  shape: np.ndarray
+  variance: np.ndarray
+
+  def curve(self, data: Data, sizes: np.ndarray) -> np.ndarray:
+    """The law itself, without the discrepancy: [D, S]."""
+    law = LAWS[self.member.law]
+    chance = data.chance if law.takes_chance else None
+    offset, f, s = law.columns(sizes / data.scale, self.shape, chance)
+    return offset + self.first[:, None] * f + self.second[:, None] * s
+
+
+def windows(num_sizes: int) -> tuple[int, ...]:
+  """How many of the smallest sizes a member may leave out."""
+  if num_sizes < 6:
+    return (0,)
+  return tuple(sorted({0, num_sizes // 4, num_sizes // 2}))
+
+
+def usable_laws(data: Data, laws: Sequence[str]) -> tuple[str, ...]:
+  """The laws that the number of sizes and the kind of values allow."""
+  return tuple(
+    name
+    for name in laws
+    if len(data.sizes) >= min(LAWS[name].min_sizes, 6 if name != 'break' else 8)
+    and (data.bounded or 'loss' in LAWS[name].kinds)
+  )
+
+
+def roll(data: Data, laws: Sequence[str]) -> Rolled:
+  """Predicts the larger sizes from the smaller ones with every member."""
+  num = len(data.sizes)
+  first = max(3 if num < 6 else 4, num // 2, num - _MAX_ORIGINS)
+  origins = tuple(range(first, num))
+  skips = windows(num)
+  table = _Table(data, laws, data.sizes)
+  members = tuple(
+    Member(law, skip, rho) for skip in skips for rho in RHOS for law in table.laws
+  )
+  scores = np.zeros(len(members))
+  means, deviations, dofs, targets = [], [], [], []
+  for origin in origins:
+    rows = []
+    for skip in skips:
+      # The same share of the sizes seen so far.
+      start = 0 if skip == 0 else (origin * skip) // num
+      if origin - start < 3:
+        start = max(0, origin - 3)
+      seen, ahead = np.arange(start, origin), np.arange(origin, num)
+      for rho in RHOS:
+        rows.append(_moments(table, seen, ahead, rho))
+    mean = np.concatenate([row[0] for row in rows])
+    variance = np.concatenate([row[1] for row in rows])
+    dof = np.concatenate([row[2] for row in rows])
+    deviation = np.sqrt(variance)
+    z = (data.errors[origin:] - mean) / deviation
+    scores += (log_t(z, dof[:, None]) - np.log(deviation)).mean(axis=1)
+    means.append(mean)
+    deviations.append(deviation)
+    dofs.append(dof)
+    targets.append(data.sizes[origin:])
+  return Rolled(
+    members, origins, tuple(targets), tuple(means), tuple(deviations), tuple(dofs), scores
+  )
+
+
+def log_t(z: np.ndarray, dof: np.ndarray) -> np.ndarray:
+  """Log density of Student's t."""
+  from scipy.special import gammaln
+
+  half = (dof + 1) / 2
+  constant = gammaln(half) - gammaln(dof / 2) - 0.5 * np.log(np.pi * dof)
+  return constant - half * np.log1p(z * z / dof)
+
+
+def pool(scores: np.ndarray, prior: np.ndarray, strength: float = 5.0) -> np.ndarray:
+  """Weights of the members for each of C curves, [C, M].
+
+  A curve's own score speaks for itself; what all curves of a table have in common is
+  learnt as the mixture's proportions (EM), held towards `prior` by `strength` curves.
+  """
+  prior = prior / prior.sum()
+  proportions = prior
+  for _ in range(200):
+    weights = _softmax(scores + np.log(proportions))
+    before = proportions
+    proportions = weights.sum(axis=0) + strength * prior
+    proportions = proportions / proportions.sum()
+    if np.abs(proportions - before).max() < 1e-6:
+      break
+  return _softmax(scores + np.log(proportions))
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+  x = np.exp(x - x.max(axis=-1, keepdims=True))
+  return x / x.sum(axis=-1, keepdims=True)
+
+
+def draw(
+  data: Data,
+  laws: Sequence[str],
+  members: Sequence[Member],
+  weights: np.ndarray,
+  num_draws: int,
+  generator: np.random.Generator,
+) -> tuple[Draws, ...]:
+  """Draws from the stack: members by weight, shapes and coefficients by likelihood."""
+  weights = np.where(weights < _SILENT * weights.max(), 0.0, weights)
+  edges = np.concatenate([[0.0], np.cumsum(weights / weights.sum())])
+  # Systematic sampling: the share of a member is its weight to within one draw.
+  marks = (np.arange(num_draws) + generator.random()) / num_draws
+  counts = np.diff(np.searchsorted(marks, edges))
+  table = _Table(data, laws, data.sizes[-1:])
+  found = []
+  posteriors: dict[tuple[int, float], _Posterior] = {}
+  for member, count in zip(members, counts, strict=True):
+    if not count:
+      continue
+    key = (member.skip, member.rho)
+    if key not in posteriors:
+      seen = np.arange(member.skip, len(data.sizes))
+      posteriors[key] = _posterior(table, seen, member.rho)
+    found.append(_sample(table, posteriors[key], member, int(count), generator))
+  return tuple(found)
+
+
+def paths(
+  data: Data, draws: Draws, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """The true curve at `sizes` [S] given each of D draws of a member.
+
+  Returns:
+    Mean [D, S] of the curve given the draw; and, both to be multiplied by the draw's
+    noise scale, the covariance [S, S] of the curve about that mean, normal, and the
+    variance [S] that one new run adds.
+  """
+  member = draws.member
+  seen = np.arange(member.skip, len(data.sizes))
+  count = len(seen)
+  noise, level = _relative(data, seen, len(sizes))
+  kernel = _kernel(np.append(data.sizes[seen], sizes), level, member.rho)
+  gain = np.linalg.solve(kernel[:count, :count] + np.diag(noise[:count]), kernel[:count, count:]).T
+  left = data.errors[seen] - draws.curve(data, data.sizes[seen])
+  mean = draws.curve(data, sizes) + left @ gain.T
+  rest = kernel[count:, count:] - gain @ kernel[:count, count:]
+  run = noise[count:]
+  if data.variance is not None:
+    run = (data.run[0] + data.run[1] / sizes) / _unit(data)
+  return mean, rest, run
+
+
+# Below: one member at a time is too slow, so all laws share their grids as one table.
+
+
+class _Table:
+  """Columns of every grid cell of every law at the sizes of a curve and at targets."""
+
+  def __init__(self, data: Data, laws: Sequence[str], targets: np.ndarray):
+    self.data = data
+    self.laws = usable_laws(data, laws)
+    self.scale = data.scale
+    x = np.concatenate([data.sizes, targets]) / self.scale
+    parts, free, linear, starts, start = [], [], [], [], 0
+    for name in self.laws:
+      law = LAWS[name]
+      chance = data.chance if law.takes_chance else None
+      columns = law.columns(x, law.grid, chance)
+      parts.append(columns)
+      cells = len(law.grid)
+      free.append(np.repeat([law.free], cells, axis=0))
+      used = law.linear - (chance is not None)
+      linear.append(np.full(cells, used))
+      starts.append(start)
+      start += cells
+    self.offset, self.first, self.second = (
+      np.concatenate(column) for column in zip(*parts, strict=True)
+    )
+    self.free = np.concatenate(free).T
+    self.linear = np.concatenate(linear)
+    self.starts = np.array(starts)
+    self.ends = np.append(self.starts[1:], start)
+
+  def cells(self, law: str) -> slice:
+    index = self.laws.index(law)
+    return slice(self.starts[index], self.ends[index])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Posterior:
+  """Of every grid cell: coefficients, noise scale and weight within its law."""
+
+  first: np.ndarray
+  second: np.ndarray
+  variance: np.ndarray
+  weight: np.ndarray
+  dof: np.ndarray
+  residual: np.ndarray
+  products: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+def _unit(data: Data) -> float:
+  """The variance in which relative noise is 1."""
+  if data.variance is not None:
+    return float(np.median(data.variance))
+  return max(_PRIOR_SD * float(np.median(data.errors)), data.smallest) ** 2
+
+
+def _relative(
+  data: Data, seen: np.ndarray, num_ahead: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Relative noise variance of size means, and relative level of the curve.
+
+  Both for the sizes seen and `num_ahead` others, which take the level of the last: what
+  is not seen must not tell.
+  """
+  last = int(seen[-1])
+  level = np.minimum.accumulate(data.errors[: last + 1])[seen]
+  # The lowest of a few noisy points is low: no level is below a tenth of the median.
+  level = np.maximum(level, 0.1 * np.median(data.errors[seen]))
+  level = np.maximum(level, data.smallest)
+  level = np.append(level, np.full(num_ahead, level[-1])) / np.median(level)
+  if data.variance is not None:
+    noise = np.maximum(data.variance / _unit(data), 1e-4)
+    return np.append(noise[seen], np.full(num_ahead, noise[last])), level
+  return level**2, level
+
+
+def _kernel(sizes: np.ndarray, level: np.ndarray, rho: float) -> np.ndarray:
+  if not rho:
+    return np.zeros((len(sizes), len(sizes)))
+  log = np.log(sizes)
+  return rho * np.outer(level, level) * np.exp(-np.abs(log[:, None] - log) / _LENGTH)
+
+
+def _posterior(
+  table: _Table, seen: np.ndarray, rho: float, covariance: np.ndarray | None = None
+) -> _Posterior:
+  data = table.data
+  if covariance is None:
+    noise, level = _relative(data, seen, 0)
+    covariance = _kernel(data.sizes[seen], level, rho) + np.diag(noise)
+  precision = np.linalg.inv(covariance)
+  offset, f, s = (
+    column[:, seen] for column in (table.offset, table.first, table.second)
+  )
+  y = data.errors[seen]
+  fr, sr = f @ precision, s @ precision
+  target = y - offset
+  ff, fs, ss = (fr * f).sum(1), (fr * s).sum(1), (sr * s).sum(1)
+  first, second = coefficients(
+    (table.free[0], table.free[1]),
+    ff,
+    fs,
+    ss,
+    (fr * target).sum(1),
+    (sr * target).sum(1),
+  )
+  residual = target - first[:, None] * f - second[:, None] * s
+  squares = ((residual @ precision) * residual).sum(1)
+  unit = _unit(data)
+  prior_dof = _PRIOR_DOF + min(data.variance_dof, 3.0)
+  dof = np.maximum(len(seen) - table.linear, 0.0) + prior_dof
+  total = squares + prior_dof * unit
+  log = -0.5 * dof * np.log(total)
+  weight = np.empty_like(log)
+  for begin, end in zip(table.starts, table.ends, strict=True):
+    weight[begin:end] = _softmax(log[begin:end])
+  return _Posterior(
+    first, second, total / dof, weight, dof, residual, (ff, fs, ss)
+  )
+
+
+def _inverse(
+  post: _Posterior, cells: slice | np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Covariance of the coefficients in use, relative to the noise scale."""
+  ff, fs, ss = (product[cells] for product in post.products)
+  use_f, use_s = post.first[cells] != 0, post.second[cells] != 0
+  ff = np.where(use_f, ff * (1 + 1e-9), np.inf)
+  ss = np.where(use_s, ss * (1 + 1e-9), np.inf)
+  fs = np.where(use_f & use_s, fs, 0.0)
+  with np.errstate(invalid='ignore'):
+    ratio = np.where(use_f & use_s, fs * fs / ff / ss, 0.0)
+  a = 1 / ff / (1 - ratio)
+  d = 1 / ss / (1 - ratio)
+  b = np.where(use_f & use_s, -fs / np.where(use_f, ff, 1.0) * d, 0.0)
+  return a, b, d
+
+
+def _moments(
+  table: _Table, seen: np.ndarray, ahead: np.ndarray, rho: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Mean and variance [L, S] of new size means under each law, and its dof [L]."""
+  data = table.data
+  noise, level = _relative(data, seen, len(ahead))
+  if data.variance is not None:
+    noise[len(seen) :] = np.maximum(data.variance[ahead] / _unit(data), 1e-4)
+  kernel = _kernel(data.sizes[np.append(seen, ahead)], level, rho)
+  count = len(seen)
+  covariance = kernel[:count, :count] + np.diag(noise[:count])
+  post = _posterior(table, seen, rho, covariance)
+  gain = np.linalg.solve(covariance, kernel[:count, count:]).T
+  rest = np.diag(kernel)[count:] + noise[count:]
+  rest = rest - (gain * kernel[count:, :count]).sum(1)
+  f, s = table.first, table.second
+  mean = (
+    table.offset[:, ahead]
+    + post.first[:, None] * f[:, ahead]
+    + post.second[:, None] * s[:, ahead]
+    + post.residual @ gain.T
+  )
+  a, b, d = _inverse(post, slice(None))
+  df = f[:, ahead] - f[:, seen] @ gain.T
+  ds = s[:, ahead] - s[:, seen] @ gain.T
+  spread = a[:, None] * df * df + 2 * b[:, None] * df * ds + d[:, None] * ds * ds
+  variance = post.variance[:, None] * (rest + spread)
+  weight = post.weight[:, None]
+  center = np.add.reduceat(weight * mean, table.starts, axis=0)
+  square = np.add.reduceat(weight * mean**2, table.starts, axis=0)
+  within = np.add.reduceat(weight * variance, table.starts, axis=0)
+  return (
+    center,
+    within + np.maximum(square - center**2, 0.0),
+    post.dof[table.starts],
+  )
+
+
+def _sample(
+  table: _Table,
+  post: _Posterior,
+  member: Member,
+  count: int,
+  generator: np.random.Generator,
+) -> Draws:
+  law = LAWS[member.law]
+  cells = table.cells(member.law)
+  marks = (np.arange(count) + generator.random()) / count
+  inside = np.searchsorted(np.cumsum(post.weight[cells])[:-1], marks)
+  index = np.arange(cells.start, cells.stop)[inside]
+  dof = post.dof[index]
+  variance = post.variance[index] * dof / generator.chisquare(dof)
+  a, b, d = _inverse(post, index)
+  z1, z2 = generator.standard_normal((2, count))
+  root = np.sqrt(variance)
+  low = np.sqrt(np.maximum(a, 0.0))
+  cross = np.where(low > 0, b / np.where(low > 0, low, 1.0), 0.0)
+  high = np.sqrt(np.maximum(d - cross**2, 0.0))
+  first = post.first[index] + root * low * z1
+  second = post.second[index] + root * (cross * z1 + high * z2)
+  if not law.free[0]:
+    first = np.maximum(first, 0.0)
+  if not law.free[1]:
+    second = np.maximum(second, 0.0)
+  return Draws(member, first, second, law.grid[inside], variance)

@@ -1,0 +1,100 @@
+"""Profile-likelihood intervals, for parameters that lie on ridges or at bounds.
+
+The exponent and the floor of a curve make up for each other, and a floor ends at zero.
+There the sum of squares is no parabola: an interval is every value that the rest of the
+law can be fitted around without the fit becoming significantly worse.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from analysis.laws import Columns, Law
+from analysis.solve import ROUGH, coefficients, solve
+
+
+def around(value: float, low: float, high: float, num: int = 201) -> np.ndarray:
+  """[num] values from `low` to `high`, ever closer towards `value`."""
+  share = np.linspace(-1, 1, num) ** 5  # the closest are 1e-10 of the range apart
+  span = np.where(share < 0, value - low, high - value)
+  return np.clip(value + span * share, low, high)
+
+
+def of_shape(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  values: np.ndarray,
+  chance: float | None,
+) -> np.ndarray:
+  """Least squares at each of the values [K] of the only shape parameter of a law. [K]"""
+  offset, f, s = law.columns(x, values[:, None], chance)
+  return _squares(law, f, s, y - offset, weights)
+
+
+def of_floor(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  floors: np.ndarray,
+) -> np.ndarray:
+  """Least squares at each of the floors [K], the rest of the law free. [K]"""
+
+  def columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> Columns:
+    offset, first, second = law.columns(x, shape, chance)
+    return offset, 0 * first, second
+
+  def slopes(x: np.ndarray, shape: np.ndarray, chance: float | None) -> list[Columns]:
+    return [(a, 0 * b, c) for a, b, c in law.slopes(x, shape, chance)]
+
+  rest = dataclasses.replace(law, columns=columns, slopes=slopes)
+  return solve(rest, x, y - floors[:, None], weights, None, ROUGH).sum_squares
+
+
+def inside(
+  values: np.ndarray, squares: np.ndarray, best: float, limit: float
+) -> tuple[float, float]:
+  """Smallest and largest value whose sum of squares exceeds `best` by at most `limit`.
+
+  Args:
+    values: [K] ascending.
+    squares: [K] sums of squares in units of the noise variance.
+    best: the least one.
+    limit: allowed excess, e.g. the squared quantile of Student's t.
+
+  Returns:
+    Ends interpolated between grid values; an end of `values` if the profile is still
+    within the limit there.
+  """
+  excess = squares - best - limit
+  ok = np.flatnonzero(excess <= 0)
+  if not len(ok):
+    nearest = float(values[np.argmin(squares)])
+    return nearest, nearest
+  first, last = int(ok[0]), int(ok[-1])
+  ends = []
+  for index, step in ((first, -1), (last, 1)):
+    other = index + step
+    if not 0 <= other < len(values):
+      ends.append(float(values[index]))
+      continue
+    share = -excess[index] / (excess[other] - excess[index])
+    ends.append(float(values[index] + share * (values[other] - values[index])))
+  return ends[0], ends[1]
+
+
+def _squares(
+  law: Law, f: np.ndarray, s: np.ndarray, y: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+  wf, ws = f * weights, s * weights
+  first, second = coefficients(
+    law.free,
+    (wf * f).sum(1),
+    (wf * s).sum(1),
+    (ws * s).sum(1),
+    (wf * y).sum(1),
+    (ws * y).sum(1),
+  )
+  return ((y - first[:, None] * f - second[:, None] * s) ** 2) @ weights

@@ -1,0 +1,1 @@
+"""Our forecasts of learning curves beside the published ones, on public curves."""
