@@ -168,7 +168,13 @@ def roll(data: Data, laws: Sequence[str]) -> Rolled:
     dofs.append(dof)
     targets.append(data.sizes[origin:])
   return Rolled(
-    members, origins, tuple(targets), tuple(means), tuple(deviations), tuple(dofs), scores
+    members,
+    origins,
+    tuple(targets),
+    tuple(means),
+    tuple(deviations),
+    tuple(dofs),
+    scores,
   )
 
 
@@ -247,7 +253,9 @@ def paths(
   count = len(seen)
   noise, level = _relative(data, seen, len(sizes))
   kernel = _kernel(np.append(data.sizes[seen], sizes), level, member.rho)
-  gain = np.linalg.solve(kernel[:count, :count] + np.diag(noise[:count]), kernel[:count, count:]).T
+  gain = np.linalg.solve(
+    kernel[:count, :count] + np.diag(noise[:count]), kernel[:count, count:]
+  ).T
   left = data.errors[seen] - draws.curve(data, data.sizes[seen])
   mean = draws.curve(data, sizes) + left @ gain.T
   rest = kernel[count:, count:] - gain @ kernel[:count, count:]
@@ -373,9 +381,7 @@ def _posterior(
   weight = np.empty_like(log)
   for begin, end in zip(table.starts, table.ends, strict=True):
     weight[begin:end] = _softmax(log[begin:end])
-  return _Posterior(
-    first, second, total / dof, weight, dof, residual, (ff, fs, ss)
-  )
+  return _Posterior(first, second, total / dof, weight, dof, residual, (ff, fs, ss))
 
 
 def _inverse(

@@ -11,6 +11,7 @@ it forecast best.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +19,6 @@ import numpy as np
 
 from analysis import ensemble, targets
 from analysis import noise as noise_lib
-from analysis.laws import KINDS, LAWS, Kind
 from analysis.law_fit import (
   Interval,
   LawFit,
@@ -26,10 +26,10 @@ from analysis.law_fit import (
   Refusal,
   as_error,
   fit_law,
-  interval,
   normal_points,
   refusal,
 )
+from analysis.laws import KINDS, LAWS, Kind
 
 MIN_SIZES = 4
 # Laws that are always shown with their intervals, beside the one with the largest say:
@@ -38,7 +38,8 @@ SHOWN = ('log_linear', 'power_floor')
 # Rolling scores of one curve are sums over origins that share their held-out sizes, so
 # they count for about half of what as many independent ones would.
 _TEMPERATURE = 0.5
-_SPREAD_PRIOR = 4.0
+# Votes of a band being as wide as it says, against one from each rolling origin.
+_SPREAD_PRIOR = 8.0
 # A law says more than another only if its score is better by this much; else AICc, which
 # sees the fit to all sizes, may decide.
 _TIE = 0.1
@@ -161,21 +162,24 @@ class Fit:
   def predict(self, sizes: Sequence[float] | np.ndarray | float) -> Prediction:
     """The curve with both bands at sizes [S] (images); fractions stay in [0, 1]."""
     sizes = _sizes(sizes)
-    curves, runs = [], []
-    points = normal_points()[:, None]
-    for draws in self.draws:
-      mean, rest, run = ensemble.paths(self.data, draws, sizes)
-      scale = draws.variance[:, None]
-      own = np.maximum(np.diag(rest), 0.0)
-      for into, variance in ((curves, own), (runs, own + run)):
-        spread = np.sqrt(scale * variance)[:, None] * points
-        into.append((mean[:, None] + spread).reshape(-1, len(sizes)))
-    tail = (1 - self.level) / 2
-    curve_lo, value, curve_hi = np.quantile(
-      np.concatenate(curves), [tail, 0.5, 1 - tail], axis=0
-    )
-    lo, hi = np.quantile(np.concatenate(runs), [tail, 1 - tail], axis=0)
-    bands = [value, curve_lo, curve_hi, np.minimum(lo, curve_lo), np.maximum(hi, curve_hi)]
+    value, curve_lo, curve_hi, lo, hi = np.empty((5, len(sizes)))
+    # A member says nothing of sizes below its own first one.
+    first = [self.points.sizes[draws.member.skip] for draws in self.draws]
+    voices = np.searchsorted(np.unique(first), sizes, side='right')
+    for voice in np.unique(voices):
+      here = voices == voice
+      limit = max(float(sizes[here].max()), min(first))
+      speaking = [d for d, size in zip(self.draws, first, strict=True) if size <= limit]
+      bands = self._bands(speaking, sizes[here])
+      for into, band in zip((value, curve_lo, curve_hi, lo, hi), bands, strict=True):
+        into[here] = band
+    bands = [
+      value,
+      curve_lo,
+      curve_hi,
+      np.minimum(lo, curve_lo),
+      np.maximum(hi, curve_hi),
+    ]
     bands = [value + self.spread * (band - value) for band in bands]
     if self.kind == 'accuracy':
       value, curve_lo, curve_hi, lo, hi = (1 - band for band in bands)
@@ -183,6 +187,25 @@ class Fit:
     if self.kind != 'loss':
       bands = [np.clip(band, 0.0, 1.0) for band in bands]
     return Prediction(*bands)
+
+  def _bands(
+    self, speaking: Sequence[ensemble.Draws], sizes: np.ndarray
+  ) -> tuple[np.ndarray, ...]:
+    """Median, both ends for the curve, both ends for a run; as errors, [S] each."""
+    curves, runs = [], []
+    points = normal_points()[:, None]
+    for draws in speaking:
+      mean, rest, run = ensemble.paths(self.data, draws, sizes)
+      scale = draws.variance[:, None]
+      own = np.maximum(np.diag(rest), 0.0)
+      for into, variance in ((curves, own), (runs, own + run)):
+        spread = np.sqrt(scale * variance)[:, None] * points
+        into.append((mean[:, None] + spread).reshape(-1, len(sizes)))
+    tail = (1 - self.level) / 2
+    shares = [tail, 0.5, 1 - tail]
+    curve_lo, value, curve_hi = np.quantile(np.concatenate(curves), shares, axis=0)
+    lo, hi = np.quantile(np.concatenate(runs), [tail, 1 - tail], axis=0)
+    return value, curve_lo, curve_hi, lo, hi
 
   def curve(self, sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
     """The curve at sizes [S]: the median of what the laws say."""
@@ -217,12 +240,13 @@ class Fit:
         f'target={target:g} is no {self.kind}; it lies in [0, 1] '
         '(divide a percentage by 100)'
       )
-    sizes = targets.horizon(self.points.sizes[0], self.points.sizes[-1])
-    paths = self._paths(sizes)
+    sizes, paths = self._horizon
     needed = targets.first_at_or_below(paths, sizes, as_error(self.kind, target))
     tail = (1 - self.level) / 2
     lo, size, hi = targets.quantile(needed, [tail, 0.5, 1 - tail])
     limits = as_error(self.kind, np.quantile(paths[:, -1], [tail, 0.5, 1 - tail]))
+    if self.kind != 'loss':
+      limits = np.clip(limits, 0.0, 1.0)
     limit_lo, limit, limit_hi = np.sort(limits)
     return targets.answer(
       target,
@@ -243,7 +267,9 @@ class Fit:
       sizes: ascending, in images; default the common range and four times beyond.
     """
     if other.kind != self.kind:
-      raise ValueError(f'cannot compare a curve of {self.kind} with one of {other.kind}')
+      raise ValueError(
+        f'cannot compare a curve of {self.kind} with one of {other.kind}'
+      )
     if sizes is None:
       low = max(self.points.sizes[0], other.points.sizes[0])
       high = 4 * max(self.points.sizes[-1], other.points.sizes[-1])
@@ -266,7 +292,14 @@ class Fit:
     cross_lo, cross, cross_hi = targets.quantile(crossing, [tail, 0.5, 1 - tail])
     probability = (gap > 0).mean(axis=0)
     return Comparison(
-      sizes, middle, lo, hi, probability, cross, cross_lo, cross_hi,
+      sizes,
+      middle,
+      lo,
+      hi,
+      probability,
+      cross,
+      cross_lo,
+      cross_hi,
       targets.crossing_words(cross, cross_lo, cross_hi, sizes, probability),
     )
 
@@ -290,12 +323,23 @@ class Fit:
 
     return curve_figure(self, **options)
 
+  @functools.cached_property
+  def _horizon(self) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes [S] as far as any question goes, and possible curves [N, S] over them."""
+    sizes = targets.horizon(self.points.sizes[0], self.points.sizes[-1])
+    return sizes, self._paths(sizes)
+
   def _paths(self, sizes: np.ndarray) -> np.ndarray:
     """[N, S] possible curves as errors; each follows one law and one discrepancy."""
     found = []
+    measured = np.interp(np.log(sizes), np.log(self.points.sizes), self.data.errors)
     for draws in self.draws:
       mean, rest, _ = ensemble.paths(self.data, draws, sizes)
       spread = np.sqrt(draws.variance[:, None] * np.maximum(np.diag(rest), 0.0))
+      # Below a member's first size the data themselves speak.
+      below = sizes < self.points.sizes[draws.member.skip]
+      mean[:, below] = measured[below]
+      spread[:, below] = 0.0
       for point in normal_points()[2::5]:
         found.append(mean + point * spread)
     return np.concatenate(found)
@@ -341,7 +385,7 @@ def fit(
   """
   sizes, values = np.asarray(sizes, float), np.asarray(values, float)
   errors_of = None if se is None else np.asarray(se, float)
-  _check(sizes, values, laws, kind, errors_of, chance, draws, level)
+  _check(sizes, values, laws, kind, errors_of, num_test, chance, draws, level)
   num_sizes = len(np.unique(sizes))
   if num_sizes < MIN_SIZES:
     noun = 'size' if num_sizes == 1 else 'sizes'
@@ -356,8 +400,10 @@ def fit(
     squares = noise_lib.group(sizes, errors_of**2).means
   evidence = noise_lib.known(points, squares, num_test if kind != 'loss' else None)
   data = _data(points, evidence, kind, num_test, chance)
-  rolled = ensemble.roll(data, laws)
   reasons = {law: refusal(LAWS[law], kind, sizes, values) for law in laws}
+  if all(reasons.values()):
+    return Refusal('all', '; '.join(dict.fromkeys(map(str, reasons.values()))))
+  rolled = ensemble.roll(data, laws)
   weights = _weights(rolled)
   shares = _by_law(rolled, weights)
 
@@ -459,10 +505,10 @@ def _data(
   return ensemble.Data(
     points.sizes,
     errors,
-    evidence.means if evidence.means.all() else None,
     # Rows that share a test set scatter less than its binomial variance, and rows that
     # are means less still, so there the scatter itself has the word.
-    0.0 if evidence.source == 'test set' else evidence.dof,
+    evidence.means if evidence.means.all() and evidence.source != 'test set' else None,
+    evidence.dof,
     (evidence.v0, evidence.v1),
     smallest,
     kind != 'loss',
@@ -536,7 +582,12 @@ def _rolling(
   shares = (np.arange(21) + 0.5) / 21
   held: list[Held] = []
   for origin, sizes, mean, deviation, dof in zip(
-    rolled.origins, rolled.targets, rolled.means, rolled.deviations, rolled.dof, strict=True
+    rolled.origins,
+    rolled.targets,
+    rolled.means,
+    rolled.deviations,
+    rolled.dof,
+    strict=True,
   ):
     heavy = weights > 1e-3 * weights.max()
     t = stdtrit(dof[heavy][:, None], shares)  # [M, 21]
@@ -587,7 +638,7 @@ def _spread(held: tuple[Held, ...]) -> float:
     )
   means = [float(np.mean(vote)) for vote in votes.values()]
   square = (_SPREAD_PRIOR + sum(means)) / (_SPREAD_PRIOR + len(means))
-  return float(np.clip(np.sqrt(square), 0.5, 2.0))
+  return float(np.clip(np.sqrt(square), 0.7, 2.0))
 
 
 def _curve_flags(
@@ -607,7 +658,9 @@ def _curve_flags(
     return ()
   peak = int(np.argmax(rise))
   later = errors[peak:].min()
-  return ('double descent',) if later < lowest[peak] - limit[peak] else ('not monotone',)
+  return (
+    ('double descent',) if later < lowest[peak] - limit[peak] else ('not monotone',)
+  )
 
 
 def _check(
@@ -616,6 +669,7 @@ def _check(
   laws: Sequence[str],
   kind: str,
   se: np.ndarray | None,
+  num_test: float | None,
   chance: float | None,
   draws: int,
   level: float,
@@ -649,6 +703,8 @@ def _check(
     )
   if chance is not None and kind != 'loss' and not 0 <= chance <= 1:
     raise ValueError(f'chance={chance:g} is no {kind} in [0, 1]')
+  if num_test is not None and not 0 < num_test < np.inf:
+    raise ValueError(f'num_test={num_test:g} is no number of test images')
   if draws and draws < 50:
     raise ValueError(f'draws={draws} is too few for an interval; use 50 or more, or 0')
   if not 0 < level < 1:

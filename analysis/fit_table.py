@@ -147,9 +147,7 @@ def fit_table(
   )
 
 
-def predict_rows(
-  fits: Fits, sizes: pd.DataFrame, group: Sequence[str]
-) -> pd.DataFrame:
+def predict_rows(fits: Fits, sizes: pd.DataFrame, group: Sequence[str]) -> pd.DataFrame:
   """Answers each row of `sizes` (group columns, num_images) in its order.
 
   Rows whose curve was refused, or is not among the fits, have empty numbers and the

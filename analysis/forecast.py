@@ -157,7 +157,10 @@ def grade(fit: Fit, size: float) -> tuple[str, str]:
     limit(2, 'the size means scatter about the curve more than the seeds explain')
   for flag in ('not monotone', 'double descent'):
     if flag in fit.flags:
-      limit(2, f'the curve is {flag}' if flag[0] == 'n' else 'the curve has a double descent')
+      limit(
+        2,
+        f'the curve is {flag}' if flag[0] == 'n' else 'the curve has a double descent',
+      )
   if 'no repeats' in fit.flags:
     limit(1, 'without repeats the noise is known from the scatter about the curve only')
   if 'no trend' in fit.flags:

@@ -213,9 +213,10 @@ def fit_law(
   target = dataclasses.replace(points, means=as_error(kind, points.means))
   scale = float(np.exp(np.log(points.sizes).mean()))
   x = points.sizes / scale
+  columns = form.columns(x, form.grid, chance)
 
   def curve(weights: np.ndarray) -> np.ndarray:
-    found = solve(form, x, target.means[None], weights, chance, ROUGH)
+    found = solve(form, x, target.means[None], weights, chance, ROUGH, columns)
     return _curve_of(form, x, found.first, found.second, found.shape, chance)[0]
 
   noise = noise_lib.estimate(target, evidence, _num_parameters(form, chance), curve)
@@ -223,7 +224,9 @@ def fit_law(
   weights = _weights(variance, target.means)
   if robust:
     weights = weights * _downweights(target.means, weights, curve)
-  found, starts = solve_from_many(form, x, target.means, weights, chance)
+  found, starts = solve_from_many(
+    form, x, target.means, weights, chance, columns=columns
+  )
   at_sizes = _curve_of(form, x, found.first, found.second, found.shape, chance)[0]
   fitted = _natural(form, kind, found, scale, chance)[0]
   names = [parameter.name for parameter in form.parameters]
@@ -240,7 +243,7 @@ def fit_law(
       * np.sqrt(variance)
       * draw_scale[:, None]
     )
-    solved = solve(form, x, simulated, weights, chance, ROUGH)
+    solved = solve(form, x, simulated, weights, chance, ROUGH, columns)
     drawn = _natural(form, kind, solved, scale, chance)
     lows, highs = interval(drawn, fitted, level)
     intervals = {
@@ -339,7 +342,7 @@ def _profiled(
 
 def _weights(variance: np.ndarray, curve: np.ndarray) -> np.ndarray:
   # Without any noise at all every weight is the same large number.
-  return 1 / (variance + (1e-9 * np.abs(curve).max() + 1e-150) ** 2)
+  return 1 / (variance + (1e-9 * np.abs(curve).max() + 1e-60) ** 2)
 
 
 def _downweights(means: np.ndarray, weights: np.ndarray, curve) -> np.ndarray:

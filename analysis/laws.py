@@ -250,18 +250,25 @@ def _saturating_slopes(
 def _saturating_natural(
   first: np.ndarray, second: np.ndarray, shape: np.ndarray, scale: float
 ) -> np.ndarray:
-  """e, e_0, a, b, c. With a known chance `second` is chance - e, as the fitter sets."""
+  """e, e_0, a, b, c. With a known chance `second` is chance - e, as the fitter sets.
+
+  A flat curve, e_0 = e, has b = 0, which the formula says whatever a is.
+  """
   c, s, a = (shape[..., i] for i in range(3))
-  with np.errstate(divide='ignore', over='ignore'):
-    b = (s * scale) ** c * np.maximum(second, 0) ** (1 - a)
+  span = np.where(second > 0, second, 1.0)
+  b = np.where(second > 0, (s * scale) ** c * span ** (1 - a), 0.0)
   return _stack(first, first + second, a, b, c)
 
 
 def _saturating_internal(p: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   e, e_0, a, b, c = (p[..., i] for i in range(5))
-  span = np.maximum(e_0 - e, 1e-300)
-  s = (b * span ** (a - 1)) ** (1 / c)
-  return e, e_0 - e, _stack(c, s, a)
+  span = np.maximum(e_0 - e, 0.0)
+  # By logarithms, within what a float holds: s is of no consequence where e_0 - e is 0
+  # or so small that nothing but rounding is left of it.
+  log_s = (
+    np.log(np.maximum(b, 1e-300)) + (a - 1) * np.log(np.maximum(span, 1e-300))
+  ) / c
+  return e, span, _stack(c, np.exp(np.clip(log_s, -690, 690)), a)
 
 
 # Power laws.
@@ -520,7 +527,7 @@ LAWS: dict[str, Law] = {
       min_sizes=3,
       domain='errors from 1 down to 0 without chance level or floor',
       source='log-linear on the logit scale; see Hestness et al. 2017 (1712.00409)',
-      grid=_grid(np.geomspace(0.02, 3.0, 24), np.geomspace(1e-5, 1e5, 41)),
+      grid=_grid(np.geomspace(0.02, 3.0, 16), np.geomspace(1e-5, 1e5, 27)),
       columns=_logit_columns,
       slopes=_logit_slopes,
       natural=_logit_natural,
@@ -681,9 +688,9 @@ LAWS: dict[str, Law] = {
       domain='a break inside the sizes; e, b >= 0, c0, c1, d, f > 0',
       source='Caballero et al. 2023 (arXiv 2210.14891), eq. 1 with n = 1',
       grid=_grid(
-        np.geomspace(0.02, 1.5, 7),
-        np.geomspace(0.02, 2.5, 8),
-        np.geomspace(0.15, 6.0, 7),
+        np.geomspace(0.02, 1.5, 6),
+        np.geomspace(0.02, 2.5, 7),
+        np.geomspace(0.15, 6.0, 5),
         np.array([0.1, 0.5]),
       ),
       columns=_break_columns,

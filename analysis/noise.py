@@ -216,7 +216,7 @@ def misfit(
   Returns:
     The variance where the level is 1, and the degrees of freedom of the sum by Satterthwaite's rule.
   """
-  known = known + (1e-9 * np.abs(means).max() + 1e-150) ** 2
+  known = known + (1e-9 * np.abs(means).max() + 1e-60) ** 2
   extra = 0.0
   # Weights and residuals depend on each other; the loop settles in a few rounds.
   for _ in range(10):

@@ -13,12 +13,14 @@ reports of equal results are equal.
 import dataclasses
 import os
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
 from analysis.answer import answer_blocks, law_sentence
 from analysis.audit import audit_json
+from analysis.curve_figures import curve_figure, curves_figure
 from analysis.document import (
   Block,
   Paragraph,
@@ -26,6 +28,12 @@ from analysis.document import (
   to_html,
   to_markdown,
   to_text,
+)
+from analysis.evidence_figures import (
+  images_figure,
+  residual_figure,
+  ridge_figure,
+  rolling_figure,
 )
 from analysis.figures import (
   accuracy_against_depth,
@@ -40,7 +48,6 @@ from analysis.fit_table import (
   Fits,
   Key,
   fit_table,
-  plain,
   predict_rows,
 )
 from analysis.forecast import Interaction, interaction
@@ -52,13 +59,14 @@ from analysis.sections import (
   fit_blocks,
   gain_blocks,
   missing_blocks,
+  names_of,
   origin_blocks,
   protocol_blocks,
   result_blocks,
   target_blocks,
 )
 
-_MAX_CURVES = 8  # in one figure; more cannot be told apart
+_MAX_EVIDENCE = 3  # curves with figures of their own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +175,7 @@ def write_fit_report(
       `analysis.fit_table.fit_table`.
   """
   folder = pathlib.Path(out)
-  folder.mkdir(parents=True, exist_ok=True)
+  (folder / 'figures').mkdir(parents=True, exist_ok=True)
   fitted = fit_table(
     table.drop(columns='metric', errors='ignore'),
     group=group,
@@ -181,7 +189,9 @@ def write_fit_report(
     progress=progress,
   )
   fits = fitted.fits['value']
-  predictions = fitted.predictions if sizes is None else predict_rows(fits, sizes, group)
+  predictions = (
+    fitted.predictions if sizes is None else predict_rows(fits, sizes, group)
+  )
   blocks = [*target_blocks(fits, group, targets), *fit_blocks(fits, group, kind)]
   sentence = law_sentence(fits)
   if sentence:
@@ -192,7 +202,7 @@ def write_fit_report(
     write_text(folder / 'audit.json', audit_json(table, fits, group)),
     write_text(folder / 'fit.md', to_markdown('Fits', blocks)),
   ]
-  paths += _fit_figures(folder, table, fits, group, kind, metric)
+  paths += _fit_figures(folder, table, fits, group, metric)
   return Report(folder, tuple(paths), to_text('Fits', blocks))
 
 
@@ -211,28 +221,29 @@ def _fit_figures(
   table: pd.DataFrame,
   fits: Fits,
   group: Sequence[str],
-  kind: Kind,
   metric: str,
 ) -> list[pathlib.Path]:
-  shown = dict(list(fits.items())[:_MAX_CURVES])
-  if group:
-    names = table[list(group)].itertuples(index=False)
-    keys = [tuple(plain(value) for value in row) for row in names]
-    table = table[[key in shown for key in keys]]
-  note = 'curve: all laws together'
-  if len(shown) < len(fits):
-    note += f' · first {len(shown)} of {len(fits)} curves'
-  figure = accuracy_against_images(
-    table,
-    shown,
-    title=f'{metric} against training images',
-    group=group,
-    compare=_compare(shown),
-    kind=kind,
-    metric=metric,
-    note=note,
-  )
-  return list(save_figure(figure, folder / 'curves'))
+  """All curves in two scales; for the first few, the evidence behind each."""
+  paths: list[pathlib.Path] = []
+  for scale, stem in (('score', 'curves'), ('error', 'curves_error')):
+    figure = curves_figure(
+      fits, group=group, scale=scale, title=metric, metric=metric, table=table
+    )
+    paths += save_figure(figure, folder / stem)
+  fitted = {key: found for key, found in fits.items() if isinstance(found, Fit)}
+  names = names_of(fits, group)
+  for key, found in list(fitted.items())[:_MAX_EVIDENCE]:
+    start = re.sub(r'\W+', '_', names[key]).strip('_') + '_' if group else ''
+    title = names[key] if group else metric
+    for stem, figure in (
+      ('laws', curve_figure(found, scale='error', title=title, metric=metric)),
+      ('residuals', residual_figure(found, title=title, metric=metric)),
+      ('rolling', rolling_figure(found, title=title, metric=metric)),
+      ('ridge', ridge_figure(found, title=title, metric=metric)),
+      ('images_needed', images_figure(found, title=title, metric=metric)),
+    ):
+      paths += save_figure(figure, folder / 'figures' / f'{start}{stem}')
+  return paths
 
 
 def _primary(table: pd.DataFrame) -> str | None:

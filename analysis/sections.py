@@ -149,7 +149,14 @@ def _half_blocks(
     )
   if not rows:
     return []
-  header = ['curve', 'seen up to', 'asked for', 'you would have been told', 'happened', '']
+  header = [
+    'curve',
+    'seen up to',
+    'asked for',
+    'you would have been told',
+    'happened',
+    '',
+  ]
   return [
     Heading('Had you stopped at half the data'),
     Table(

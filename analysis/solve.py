@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from analysis.laws import Law
+from analysis.laws import Columns, Law
 
 _ROUNDS = 60
 # Enough for a shape to 1e-3 from a grid cell: for draws and weights, not for results.
@@ -58,6 +58,7 @@ def solve(
   weights: np.ndarray,
   chance: float | None = None,
   rounds: int = _ROUNDS,
+  columns: Columns | None = None,
 ) -> Solution:
   """Minimises sum_j weights[j] (y[d, j] - law(x[j]))^2 for every d.
 
@@ -68,11 +69,12 @@ def solve(
     weights: [J] positive.
     chance: of `Law.columns`.
     rounds: of polishing at most.
+    columns: of the grid at x, if at hand; computing them is half of the work.
 
   Returns:
     The optimum over the law's grid, polished from its best cell.
   """
-  squares = _scan(law, x, y, weights, chance)
+  squares = _scan(law, x, y, weights, chance, columns)
   shape = law.grid[np.argmin(squares, axis=0)]
   return _polish(law, x, y, weights, chance, shape, rounds)[0]
 
@@ -84,13 +86,14 @@ def solve_from_many(
   weights: np.ndarray,
   chance: float | None = None,
   num_starts: int = 8,
+  columns: Columns | None = None,
 ) -> tuple[Solution, Starts]:
   """`solve` for one data vector [J] from several far-apart starts, and their optima.
 
   The starts are the best cells of as many parts of the grid, so that an optimum which
   the best cell cannot see is found from another.
   """
-  squares = _scan(law, x, y[None], weights, chance)[:, 0]
+  squares = _scan(law, x, y[None], weights, chance, columns)[:, 0]
   parts = np.array_split(np.arange(len(squares)), min(num_starts, len(squares)))
   best = np.array([part[np.argmin(squares[part])] for part in parts])
   best = np.unique(np.append(best, np.argmin(squares)))
@@ -102,9 +105,7 @@ def solve_from_many(
   floor = 1e-20 * float(weights @ y**2)  # below it all sums are rounding
   agree = int((ended <= ended[top] * (1 + 1e-6) + floor).sum())
   one = slice(top, top + 1)
-  solution = Solution(
-    found.first[one], found.second[one], found.shape[one], ended[one]
-  )
+  solution = Solution(found.first[one], found.second[one], found.shape[one], ended[one])
   return solution, Starts(shapes, ended, agree, float(gradient[top]))
 
 
@@ -145,23 +146,38 @@ def coefficients(
 
 
 def _scan(
-  law: Law, x: np.ndarray, y: np.ndarray, weights: np.ndarray, chance: float | None
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  chance: float | None,
+  columns: Columns | None,
 ) -> np.ndarray:
   """Sum of squares of every grid cell and data vector, [G, D]."""
-  offset, f, s = law.columns(x, law.grid, chance)
+  offset, f, s = columns or law.columns(x, law.grid, chance)
   # About the mean of the data the products keep their digits where columns are nearly
   # equal; the constant column absorbs it, and laws without one see little loss.
   wf, ws, wo = f * weights, s * weights, offset * weights
   fy = wf @ y.T - (wf * offset).sum(1)[:, None]
   sy = ws @ y.T - (ws * offset).sum(1)[:, None]
   ff, fs, ss = (wf * f).sum(1), (wf * s).sum(1), (ws * s).sum(1)
-  first, second = coefficients(
-    law.free, ff[:, None], fs[:, None], ss[:, None], fy, sy
-  )
+  first, second = coefficients(law.free, ff[:, None], fs[:, None], ss[:, None], fy, sy)
+  highest = _highest(law, chance)
+  capped = first > highest
+  first = np.minimum(first, highest)
   yy = (y * y) @ weights - 2 * (wo @ y.T) + (wo * offset).sum(1)[:, None]
   # first * fy + second * sy is the reduction wherever the coefficients are optimal
-  # among those that are not zero, which they are.
-  return yy - first * fy - second * sy
+  # among those that are not zero, which they are unless held at an upper bound.
+  short = np.where(capped, first * (fy - first * ff[:, None]), 0.0)
+  return yy - first * fy - second * sy - short
+
+
+def _highest(law: Law, chance: float | None) -> float:
+  """Upper bound of the first coefficient: a floor is no higher than a known chance.
+
+  Such a law has one column, so that cutting the free optimum off is exact.
+  """
+  return chance if law.takes_chance and chance is not None else np.inf
 
 
 def _polish(
@@ -254,6 +270,8 @@ def _project(
   first, second = coefficients(
     law.free, ff, fs, ss, (f * target).sum(1), (s * target).sum(1)
   )
+  highest = _highest(law, chance)
+  first = np.minimum(first, highest)
   residual = target - first[:, None] * f - second[:, None] * s
   squares = (residual * residual).sum(1)
   slopes = law.slopes(x, shape, chance)
@@ -261,8 +279,8 @@ def _project(
   for q, (d_offset, d_first, d_second) in enumerate(slopes):
     change = d_offset + first[:, None] * d_first + second[:, None] * d_second
     jacobian[..., q] = change * root
-  # An orthonormal basis of the columns in use; a coefficient at 0 does not move.
-  use_f = (first != 0) & (ff > 0)
+  # An orthonormal basis of the columns in use; a coefficient at a bound does not move.
+  use_f = (first != 0) & (first < highest) & (ff > 0)
   a = np.where(use_f, 1 / np.sqrt(np.where(ff > 0, ff, 1.0)), 0.0)[:, None] * f
   rest = s - a * (a * s).sum(1)[:, None]
   length = (rest * rest).sum(1)

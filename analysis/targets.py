@@ -107,7 +107,9 @@ def crossing_words(
     return f'no size up to {words.images(sizes[-1])} images makes it better; {end}'
   if crossing == sizes[0]:
     return f'better from the smallest size on; {end}'
-  return f'better from {_images(crossing)} images on ({_images(lo)} to {_images(hi)}); {end}'
+  return (
+    f'better from {_images(crossing)} images on ({_images(lo)} to {_images(hi)}); {end}'
+  )
 
 
 def _images(size: float) -> str:

@@ -161,7 +161,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'chance': lambda v, _: flags.DEFINE_float(
     'chance', None, 'score of a guess, for curves that start near it', flag_values=v
   ),
-  'predict': _string('predict', None, 'CSV with sizes (and groups) to answer row by row'),
+  'predict': _string(
+    'predict', None, 'CSV with sizes (and groups) to answer row by row'
+  ),
   'target': lambda v, _: flags.DEFINE_multi_float(
     'target', None, 'score to find the images for; may be repeated', flag_values=v
   ),

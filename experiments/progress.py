@@ -78,8 +78,12 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
   """
   console = Console(stderr=True)
   bar = Progress(
-    BarColumn(), TextColumn('{task.description}'), TimeElapsedColumn(),
-    console=console, transient=True, disable=not console.is_terminal,
+    BarColumn(),
+    TextColumn('{task.description}'),
+    TimeElapsedColumn(),
+    console=console,
+    transient=True,
+    disable=not console.is_terminal,
   )
   task = bar.add_task(text, total=None)
   said = time.monotonic()

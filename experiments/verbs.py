@@ -248,7 +248,10 @@ def run_fit(args: Args) -> int:
   for note in tables.notes(table, args.kind)[:_MAX_NOTES]:
     print(f'note: {note}')
   print(written.text)
-  print(f'\nwritten: {", ".join(str(path) for path in written.paths)}')
+  print(
+    f'\nwritten: {written.folder}/ fits.csv, predictions.csv, audit.json, fit.md, '
+    'curves.png, curves_error.png, figures/'
+  )
   return OK
 
 
