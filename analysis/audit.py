@@ -49,7 +49,7 @@ def audit_json(table: pd.DataFrame, fits: Fits, group: Sequence[str]) -> str:
     },
     'curves': curves,
   }
-  return json.dumps(_clean(record), indent=1) + '\n'
+  return json.dumps(clean(record), indent=1) + '\n'
 
 
 def data_hash(table: pd.DataFrame) -> str:
@@ -127,16 +127,16 @@ def _law_record(one: LawFit | Refusal) -> dict[str, Any]:
   }
 
 
-def _clean(value: Any) -> Any:
+def clean(value: Any) -> Any:
   """Plain JSON: arrays as lists, what is not finite as text."""
   if isinstance(value, dict):
-    return {str(key): _clean(item) for key, item in value.items()}
+    return {str(key): clean(item) for key, item in value.items()}
   if isinstance(value, np.ndarray):
-    return _clean(value.tolist())
+    return clean(value.tolist())
   if isinstance(value, list | tuple):
-    return [_clean(item) for item in value]
+    return [clean(item) for item in value]
   if isinstance(value, np.generic):
-    return _clean(value.item())
+    return clean(value.item())
   if isinstance(value, float) and not math.isfinite(value):
     return str(value)
   return value

@@ -116,6 +116,7 @@ def coefficients(
   ss: np.ndarray,
   fy: np.ndarray,
   sy: np.ndarray,
+  rest: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Least squares on two columns from their weighted products, bounds included.
 
@@ -127,13 +128,16 @@ def coefficients(
     free: which coefficients may be negative.
     ff, fs, ss: products of the columns.
     fy, sy: products of the columns with the data. All broadcast to one shape.
+    rest: of the second column less its projection on the first, the product with itself
+      and with the data. Taken from the column it keeps the digits that ff ss - fs^2
+      loses where the columns are nearly equal.
   """
   tiny = np.finfo(float).tiny
-  det = ff * ss - fs * fs
-  apart = det > 1e-13 * ff * ss
-  safe = np.where(apart, det, 1.0)
-  first = np.where(apart, (ss * fy - fs * sy) / safe, 0.0)
-  second = np.where(apart, (ff * sy - fs * fy) / safe, 0.0)
+  along = fs / np.maximum(ff, tiny)
+  rr, ry = rest or (ss - along * fs, sy - along * fy)
+  apart = (rr > 1e-13 * ss) & (ff > 0)
+  second = np.where(apart, ry / np.where(apart, rr, 1.0), 0.0)
+  first = np.where(apart, fy / np.maximum(ff, tiny) - along * second, 0.0)
   ok = apart & (free[0] | (first >= 0)) & (free[1] | (second >= 0))
   only_first = fy / np.maximum(ff, tiny)
   only_second = sy / np.maximum(ss, tiny)
@@ -155,13 +159,24 @@ def _scan(
 ) -> np.ndarray:
   """Sum of squares of every grid cell and data vector, [G, D]."""
   offset, f, s = columns or law.columns(x, law.grid, chance)
-  # About the mean of the data the products keep their digits where columns are nearly
-  # equal; the constant column absorbs it, and laws without one see little loss.
   wf, ws, wo = f * weights, s * weights, offset * weights
-  fy = wf @ y.T - (wf * offset).sum(1)[:, None]
-  sy = ws @ y.T - (ws * offset).sum(1)[:, None]
   ff, fs, ss = (wf * f).sum(1), (wf * s).sum(1), (ws * s).sum(1)
-  first, second = coefficients(law.free, ff[:, None], fs[:, None], ss[:, None], fy, sy)
+  r = s - _ratio(fs, ff)[:, None] * f
+  wr = r * weights
+
+  def with_data(column: np.ndarray) -> np.ndarray:
+    return column @ y.T - (column * offset).sum(1)[:, None]
+
+  fy, sy = with_data(wf), with_data(ws)
+  first, second = coefficients(
+    law.free,
+    ff[:, None],
+    fs[:, None],
+    ss[:, None],
+    fy,
+    sy,
+    ((wr * r).sum(1)[:, None], with_data(wr)),
+  )
   highest = _highest(law, chance)
   capped = first > highest
   first = np.minimum(first, highest)
@@ -170,6 +185,11 @@ def _scan(
   # among those that are not zero, which they are unless held at an upper bound.
   short = np.where(capped, first * (fy - first * ff[:, None]), 0.0)
   return yy - first * fy - second * sy - short
+
+
+def _ratio(fs: np.ndarray, ff: np.ndarray) -> np.ndarray:
+  """How much of the first column is in the second, 0 where there is no first."""
+  return np.where(ff > 0, fs / np.where(ff > 0, ff, 1.0), 0.0)
 
 
 def _highest(law: Law, chance: float | None) -> float:
@@ -210,16 +230,13 @@ def _polish(
   damping = np.full(num, 1e-3)
   floor = 1e-30 * (y * y) @ weights + 1e-300
   active = np.arange(num)
-  gradient_norm = np.full(num, np.inf)
   for _ in range(rounds):
     jacobian = projected[active]  # [A, J, Q]
     rest = residual[active]
     gradient = -np.einsum('ajq,aj->aq', jacobian, rest)
     here = log_shape[active]
-    blocked = ((here <= low) & (gradient > 0)) | ((here >= high) & (gradient < 0))
-    scale = np.maximum(squares[active], floor[active])
+    blocked = _blocked(here, gradient, low, high)
     free_gradient = np.where(blocked, 0.0, gradient)
-    gradient_norm[active] = 2 * np.linalg.norm(free_gradient, axis=1) / scale
     normal = np.einsum('ajq,ajr->aqr', jacobian, jacobian)
     diagonal = np.einsum('aqq->aq', normal)
     add = damping[active, None] * (diagonal + 1e-12 * diagonal.max(1, keepdims=True))
@@ -247,7 +264,17 @@ def _polish(
     active = active[~(small | stuck | (better & done_gain))]
     if not len(active):
       break
-  return Solution(first, second, np.exp(log_shape), squares), gradient_norm
+  gradient = -np.einsum('ajq,aj->aq', projected, residual)
+  gradient[_blocked(log_shape, gradient, low, high)] = 0.0
+  left = 2 * np.linalg.norm(gradient, axis=1) / np.maximum(squares, floor)
+  return Solution(first, second, np.exp(log_shape), squares), left
+
+
+def _blocked(
+  at: np.ndarray, gradient: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> np.ndarray:
+  """Where the descent would leave the bounds."""
+  return ((at <= low) & (gradient > 0)) | ((at >= high) & (gradient < 0))
 
 
 def _project(
@@ -267,8 +294,15 @@ def _project(
   offset, f, s = law.columns(x, shape, chance)
   f, s, target = f * root, s * root, (y - offset) * root
   ff, fs, ss = (f * f).sum(1), (f * s).sum(1), (s * s).sum(1)
+  r = s - _ratio(fs, ff)[:, None] * f
   first, second = coefficients(
-    law.free, ff, fs, ss, (f * target).sum(1), (s * target).sum(1)
+    law.free,
+    ff,
+    fs,
+    ss,
+    (f * target).sum(1),
+    (s * target).sum(1),
+    ((r * r).sum(1), (r * target).sum(1)),
   )
   highest = _highest(law, chance)
   first = np.minimum(first, highest)

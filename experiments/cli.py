@@ -158,6 +158,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'num_test': _string(
     'num_test', None, 'images the scores were measured on: a number, or a column'
   ),
+  'model_size': _string(
+    'model_size', None, 'column with parameters: fits surfaces of data and model size'
+  ),
   'chance': lambda v, _: flags.DEFINE_float(
     'chance', None, 'score of a guess, for curves that start near it', flag_values=v
   ),

@@ -225,12 +225,31 @@ def run_fit(args: Args) -> int:
     seed=args.seed,
     se=args.se,
     num_test=args.num_test,
+    model_size=args.model_size,
     kind=args.kind,
     percent=args.percent,
   )
+  chance = None if args.chance is None else args.chance / percent
   sizes = None
   if args.predict:
-    sizes = tables.read_sizes(args.predict, size=args.size, group=group)
+    sizes = tables.read_sizes(
+      args.predict, size=args.size, group=group, model_size=args.model_size
+    )
+  if args.model_size:
+    from analysis import surface_report
+
+    surface = surface_report.write_surface_report(
+      args.out,
+      table,
+      group=group,
+      kind=args.kind,
+      metric=args.value,
+      sizes=sizes,
+      chance=chance,
+    )
+    print(surface.text)
+    print(f'\nwritten: {", ".join(str(path) for path in surface.paths)}')
+    return OK
   with progress.counting('fitting curves') as count:
     written = report.write_fit_report(
       args.out,
@@ -240,7 +259,7 @@ def run_fit(args: Args) -> int:
       metric=args.value,
       sizes=sizes,
       size=args.size,
-      chance=None if args.chance is None else args.chance / percent,
+      chance=chance,
       targets=[target / percent for target in args.target or ()],
       robust=args.robust,
       progress=count,
@@ -335,6 +354,7 @@ VERBS = {
       'seed',
       'se',
       'num_test',
+      'model_size',
       'kind',
       'percent',
       'chance',
