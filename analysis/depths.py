@@ -319,7 +319,7 @@ def floors(
   free = (spp * sy - sp * spy) / determinant
   excess = np.maximum(_squares(curve, np.log(c)) - curve.squares, 0.0)
   dof = curve.dof + 1
-  scale = np.sqrt((curve.dof + excess) / dof * dof / generator.chisquare(dof, len(c)))
+  scale = np.sqrt((curve.dof + excess) / generator.chisquare(dof, len(c)))
   z = generator.standard_normal((2, len(c)))
   floor = free + scale * np.sqrt(spp / determinant) * z[0]
   floor = np.clip(floor, 0.0, float(y.max()))

@@ -314,11 +314,13 @@ class _Posterior:
   products: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _unit(data: Data) -> float:
-  """The variance in which relative noise is 1."""
+def _unit(data: Data, last: int | None = None) -> float:
+  """The variance in which relative noise is 1, from the sizes up to index `last`."""
   if data.variance is not None:
     return float(np.median(data.variance))
-  return max(_PRIOR_SD * float(np.median(data.errors)), data.smallest) ** 2
+  # Larger sizes must not tell: a rolling forecast is scored on them.
+  seen = data.errors if last is None else data.errors[: last + 1]
+  return max(_PRIOR_SD * float(np.median(seen)), data.smallest) ** 2
 
 
 def _relative(
@@ -373,7 +375,7 @@ def _posterior(
   )
   residual = target - first[:, None] * f - second[:, None] * s
   squares = ((residual @ precision) * residual).sum(1)
-  unit = _unit(data)
+  unit = _unit(data, int(seen[-1]))
   prior_dof = _PRIOR_DOF + min(data.variance_dof, 3.0)
   dof = np.maximum(len(seen) - table.linear, 0.0) + prior_dof
   total = squares + prior_dof * unit

@@ -39,7 +39,8 @@ SHOWN = ('log_linear', 'power_floor')
 # they count for about half of what as many independent ones would.
 _TEMPERATURE = 0.5
 # Votes of a band being as wide as it says, against one from each rolling origin.
-_SPREAD_PRIOR = 8.0
+_SPREAD_PRIOR = 4.0
+_HYSTERESIS = 1.5
 # A law says more than another only if its score is better by this much; else AICc, which
 # sees the fit to all sizes, may decide.
 _TIE = 0.1
@@ -109,7 +110,7 @@ class Fit:
     rolling_sizes: how many sizes that were.
     rolling_errors: the same by law.
     evidence: what is known of the noise.
-    spread: factor on the width of the bands, from how the rolling forecasts did.
+    spread: factor on the width of the bands, 1 or more, where rolling forecasts missed.
     data: the curve as errors.
     draws: of the stack, by member.
     settings: what `fit` was told, for the audit and for `stopped_at`.
@@ -274,7 +275,7 @@ class Fit:
       low = max(self.points.sizes[0], other.points.sizes[0])
       high = 4 * max(self.points.sizes[-1], other.points.sizes[-1])
       sizes = np.geomspace(low, high, 60)
-    sizes = _sizes(sizes)
+    sizes = _sizes(np.asarray(sizes))
     mine, theirs = self._paths(sizes), other._paths(sizes)
     count = 4 * max(len(mine), len(theirs))
     generator = np.random.default_rng(0)
@@ -535,7 +536,8 @@ def _skip(rolled: ensemble.Rolled, weights: np.ndarray, law: str) -> int:
   for member, weight in zip(rolled.members, weights, strict=True):
     if member.law == law:
       share[member.skip] = share.get(member.skip, 0.0) + float(weight)
-  return max(share, key=lambda skip: (share[skip], -skip))
+  # All sizes unless fewer did clearly better: one more run should not move the window.
+  return max(share, key=lambda skip: share[skip] * (1.0 if skip else _HYSTERESIS))
 
 
 def _drop(
@@ -623,10 +625,11 @@ def _rolling(
 
 
 def _spread(held: tuple[Held, ...]) -> float:
-  """How wide the bands should have been, as a factor, to hold the held-out sizes.
+  """How much wider the bands should have been to hold the held-out sizes, from 1 to 2.
 
   The root of the mean squared miss in units of the band's own deviation, one vote an
-  origin (its sizes share their error), held towards 1 by `_SPREAD_PRIOR` votes.
+  origin (its sizes share their error), held towards 1 by `_SPREAD_PRIOR` votes. Good forecasts narrow nothing: real
+  curves bend where they have not bent before.
   """
   votes: dict[float, list[float]] = {}
   for one in held:
@@ -638,7 +641,7 @@ def _spread(held: tuple[Held, ...]) -> float:
     )
   means = [float(np.mean(vote)) for vote in votes.values()]
   square = (_SPREAD_PRIOR + sum(means)) / (_SPREAD_PRIOR + len(means))
-  return float(np.clip(np.sqrt(square), 0.7, 2.0))
+  return float(np.clip(np.sqrt(square), 1.0, 2.0))
 
 
 def _curve_flags(

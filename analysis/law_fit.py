@@ -11,7 +11,7 @@ the optimum is not to be trusted, so theirs are profile-likelihood intervals.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from analysis.laws import LAWS, Kind, Law
 from analysis.solve import ROUGH, Solution, Starts, solve, solve_from_many
 
 Interval = tuple[float, float]
+_Value = TypeVar('_Value', float, np.ndarray)
 
 # Points of a standard normal that stand for the noise of a new run in a prediction
 # band: the same for each draw, so bands are smooth in the size and reproducible.
@@ -153,7 +154,7 @@ class LawFit:
     return as_error(self.kind, errors)
 
 
-def as_error(kind: str, values: np.ndarray) -> np.ndarray:
+def as_error(kind: str, values: _Value) -> _Value:
   """Between the unit of the data and errors; its own inverse."""
   return 1 - values if kind == 'accuracy' else values
 
@@ -325,8 +326,8 @@ def _profiled(
   limit = float(stdtrit(dof, (1 + level) / 2)) ** 2
   best = float(found.sum_squares[0])
   shape = float(found.shape[0, 0])
-  ends = [float(np.log(end[0])) for end in law.bounds()]
-  values = np.exp(profile.around(np.log(shape), *ends))
+  low, high = (float(np.log(end[0])) for end in law.bounds())
+  values = np.exp(profile.around(np.log(shape), low, high))
   squares = profile.of_shape(law, x, y, weights, values, chance)
   lo, hi = profile.inside(values, squares, best, limit)
   unit = 1 / scale if names[-1] == 'k' else 1.0

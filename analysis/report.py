@@ -53,6 +53,7 @@ from analysis.fit_table import (
 from analysis.forecast import Interaction, interaction
 from analysis.law_fit import LawFit, Refusal
 from analysis.laws import Kind
+from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
 from analysis.results import Study, read_study
 from analysis.sections import (
   cost_blocks,
@@ -132,6 +133,14 @@ def write_report(
     blocks += result_blocks(table, fits, kind, metric)
     blocks += fit_blocks(fits, GROUP, kind)
     blocks += gain_blocks(compared, kind)
+    blocks += plateau_blocks(fits, names_of(fits, GROUP), kind)
+    for width in compared:
+      family = {
+        key[0]: found
+        for key, found in fits.items()
+        if key[1] == width and isinstance(found, Fit)
+      }
+      blocks += together_blocks(family, 'depth')
     blocks += protocol_blocks(study)
   blocks += missing_blocks(study)
   blocks += cost_blocks(study)
@@ -151,6 +160,7 @@ def write_fit_report(
   sizes: pd.DataFrame | None = None,
   size: str = 'num_images',
   targets: Sequence[float] = (),
+  budget: float | None = None,
   num_test: float | None = None,
   chance: float | None = None,
   robust: bool = False,
@@ -171,6 +181,7 @@ def write_fit_report(
       the sizes of the table and 2 and 10 times the largest.
     size: name of the size column in predictions.csv.
     targets: values to find the images for.
+    budget: images to spend on further runs; None asks nothing.
     num_test, chance, robust, draws, level, rng, progress: see
       `analysis.fit_table.fit_table`.
   """
@@ -192,7 +203,16 @@ def write_fit_report(
   predictions = (
     fitted.predictions if sizes is None else predict_rows(fits, sizes, group)
   )
-  blocks = [*target_blocks(fits, group, targets), *fit_blocks(fits, group, kind)]
+  names = names_of(fits, group)
+  blocks = [
+    *target_blocks(fits, group, targets),
+    *fit_blocks(fits, group, kind),
+    *plateau_blocks(fits, names, kind),
+    *spend_blocks(fits, names, budget, kind),
+  ]
+  if len(group) == 1:
+    family = {key[0]: one for key, one in fits.items() if isinstance(one, Fit)}
+    blocks += together_blocks(family, group[0])
   sentence = law_sentence(fits)
   if sentence:
     blocks.insert(0, Paragraph(sentence, lead=True))

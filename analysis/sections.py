@@ -106,15 +106,13 @@ def target_blocks(
 ) -> list[Block]:
   """How many images each curve needs for each target."""
   names = names_of(fits, group)
-  rows = [
-    [names[key], found.images_for(target).words]
+  blocks: list[Block] = [
+    Paragraph(f'{names[key]}: {found.images_for(target).words}.', lead=True)
     for key, found in fits.items()
     for target in targets
     if isinstance(found, Fit)
   ]
-  if not rows:
-    return []
-  return [Heading('Images needed'), Table(['curve', 'answer'], rows)]
+  return [Heading('Images needed'), *blocks] if blocks else []
 
 
 def names_of(fits: Fits, group: Sequence[str]) -> dict[Key, str]:

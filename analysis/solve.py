@@ -85,13 +85,14 @@ def solve_from_many(
   y: np.ndarray,
   weights: np.ndarray,
   chance: float | None = None,
-  num_starts: int = 8,
+  num_starts: int = 16,
   columns: Columns | None = None,
 ) -> tuple[Solution, Starts]:
   """`solve` for one data vector [J] from several far-apart starts, and their optima.
 
   The starts are the best cells of as many parts of the grid, so that an optimum which
-  the best cell cannot see is found from another.
+  the best cell cannot see is found from another. Of 250 noiseless breaks with floor 0, 8
+  starts missed 3 (all 8 agreed on another optimum) and 16 none, in the same time.
   """
   squares = _scan(law, x, y[None], weights, chance, columns)[:, 0]
   parts = np.array_split(np.arange(len(squares)), min(num_starts, len(squares)))

@@ -101,11 +101,11 @@ def next_runs(
   """Every way to spend the budget, the one that narrows the goal most first.
 
   Options whose cost is lower come first among equals. The approximation is good where
-  the goal is already known within a factor, and it has limits: draws of floors and
-  exponents are skewed, so widths after are right in order more than in size; that new
-  runs also teach about the noise, the window and the laws' weights is left out, which
-  makes the promise a cautious one; and an interval that really narrows does so by
-  different amounts for different outcomes, of which this is the average.
+  the goal is already known within a factor, and it has limits. Draws of floors and
+  exponents are skewed, so widths after are right in order more than in size. That new
+  runs also teach about the noise, and may move the window or the laws' weights, is left
+  out; a window that moves to fewer sizes widens what was to be narrowed. And an interval
+  narrows by different amounts for different outcomes, of which this is the average.
 
   Args:
     fit: of one curve.
@@ -143,7 +143,7 @@ def next_runs(
     return Refusal(
       'all',
       f'the budget buys no run: the cheapest, of {words.images(sizes[0])} images, costs '
-      f'{_cost(price * sizes[0], unit)} of {_cost(budget, unit)}',
+      f'{_cost(price * sizes[0], unit)} of a budget of {_cost(budget, unit)}',
     )
   joint = np.cov(_winsorised(np.column_stack([beliefs.curves, beliefs.goal])).T)
   counts = np.array([_count(fit, size) for size in sizes])

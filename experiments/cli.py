@@ -170,6 +170,13 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'target': lambda v, _: flags.DEFINE_multi_float(
     'target', None, 'score to find the images for; may be repeated', flag_values=v
   ),
+  'budget': lambda v, _: flags.DEFINE_float(
+    'budget',
+    None,
+    'images to spend on further runs: says at which sizes they tell most',
+    lower_bound=1.0,
+    flag_values=v,
+  ),
   'robust': lambda v, _: flags.DEFINE_bool(
     'robust', False, 'weigh outlying sizes down', flag_values=v
   ),

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from experiments import ledger, progress, status, sweep
@@ -212,6 +212,18 @@ def run_plan(args: Args) -> int:
   return OK
 
 
+def _check_scores(
+  flag: str, given: Sequence[float | None], kind: str, percent: float
+) -> None:
+  """Refuses flags that are no scores before any curve is fitted."""
+  top = sys.float_info.max if kind == 'loss' else percent
+  for score in given:
+    if score is not None and not 0 <= score <= top:
+      limits = 'from 0 on' if kind == 'loss' else f'from 0 to {percent:g}'
+      hint = '' if kind == 'loss' or percent > 1 else '; for percentages add --percent'
+      raise UserError(f'--{flag}={score:g} is no {kind}, which goes {limits}{hint}')
+
+
 def run_fit(args: Args) -> int:
   from analysis import report, tables
 
@@ -230,6 +242,8 @@ def run_fit(args: Args) -> int:
     percent=args.percent,
   )
   chance = None if args.chance is None else args.chance / percent
+  for flag, given in (('target', args.target or ()), ('chance', [args.chance])):
+    _check_scores(flag, given, args.kind, percent)
   sizes = None
   if args.predict:
     sizes = tables.read_sizes(
@@ -261,6 +275,7 @@ def run_fit(args: Args) -> int:
       size=args.size,
       chance=chance,
       targets=[target / percent for target in args.target or ()],
+      budget=args.budget,
       robust=args.robust,
       progress=count,
     )
@@ -360,6 +375,7 @@ VERBS = {
       'chance',
       'predict',
       'target',
+      'budget',
       'robust',
       'out',
     ),

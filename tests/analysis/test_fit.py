@@ -1,251 +1,649 @@
-"""The fitter: recovery, bounds, intervals that cover, refusals."""
+"""All laws together: how well they forecast, how wide they are, what they answer."""
 
+import dataclasses
+import functools
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import optimize
 
-from analysis.fit import Fit, Refusal, fit
+from analysis import ensemble
+from analysis.fit import SHOWN, Fit, fit
+from analysis.law_fit import LawFit, Refusal
 from analysis.laws import LAWS
-from analysis.noise import group, seed_variance
-from analysis.solve import solve
 
 SIZES = np.geomspace(50, 6400, 8)
+FEW = ('constant', 'log_linear', 'power_floor')  # for tests of anything but the laws
+LARGEST = 5000.0
+FACTORS = np.array([2.0, 4.0])
+FAMILIES = (
+  'power_floor',
+  'power',
+  'log_linear',
+  'logit_linear',
+  'double_saturation',
+  'stretched_exponential',
+)
+SHAPES = tuple((sizes, seeds) for sizes in (6, 8, 12) for seeds in (1, 3))
 
 
 def fitted(*args, **options) -> Fit:
-  found = fit(*args, **options)
+  found = fit(*args, **{'draws': 50, **options})
   assert isinstance(found, Fit), found
   return found
 
 
-@settings(deadline=None, max_examples=30)
-@given(
-  e=st.floats(0, 0.3), c=st.floats(0.1, 1.5), scale=st.sampled_from([1e1, 1e4, 1e8])
-)
-def test_recovers_a_noiseless_power_law(e, c, scale):
-  sizes = scale * np.geomspace(1, 300, 8)
-  b = 0.6 * sizes[0] ** c
-  found = fitted(sizes, 1 - (e + b * sizes**-c), law='power_floor')
-  # The golden section locates the exponent to about the root of the float precision.
-  assert found.params['c'] == pytest.approx(c, rel=1e-5)
-  assert found.params['e'] == pytest.approx(e, abs=1e-6)
-  assert found.params['b'] == pytest.approx(b, rel=1e-4)
-
-
-@settings(deadline=None, max_examples=30)
-@given(seed=st.integers(0, 10**6))
-def test_solver_finds_what_a_general_optimiser_finds(seed):
-  """Convergence is checked, not assumed: no start of scipy's does better."""
+def noisy(errors, sd: float, seed: int) -> np.ndarray:
+  """Noise in proportion to the error, kept in [0, 1]."""
+  errors = np.asarray(errors, float)
   rng = np.random.default_rng(seed)
-  x, weights = SIZES / 500, rng.uniform(0.2, 2, 8)
-  y = rng.uniform(0, 0.2) + rng.uniform(0, 0.3) * x ** -rng.uniform(0.1, 1.2)
-  y = y + 0.03 * rng.standard_normal(8)
-  law = LAWS['power_floor']
-  solution = solve(law, x, y[None], weights)
-  weights = weights / weights.sum()
-
-  def squares(c):
-    columns = np.stack([np.ones(8), x**-c], 1) * np.sqrt(weights)[:, None]
-    return optimize.nnls(columns, y * np.sqrt(weights))[1] ** 2
-
-  best = min(squares(c) for c in np.geomspace(law.shapes[0], law.shapes[-1], 400))
-  # Both are the same convex problem at equal c; 1e-12 is the rounding of moments.
-  assert solution.sum_squares[0] <= best + 1e-12
-  assert solution.sum_squares[0] == pytest.approx(
-    squares(solution.shape[0]), rel=1e-6, abs=1e-12
-  )
+  return np.clip(errors * (1 + sd * rng.standard_normal(errors.shape)), 0, 1)
 
 
-def test_log_linear_is_least_squares():
-  rng = np.random.default_rng(0)
-  values = 0.2 + 0.1 * np.log10(SIZES) + 0.01 * rng.standard_normal(8)
-  found = fitted(SIZES, values, law='log_linear')
-  slope, intercept = np.polyfit(np.log10(SIZES), values, 1)
-  # Equal weights up to the tiny variance that keeps them finite.
-  assert found.params['b'] == pytest.approx(slope, rel=1e-8)
-  assert found.params['a'] == pytest.approx(intercept, rel=1e-8)
+def bending(sizes=SIZES) -> np.ndarray:
+  """Accuracy without noise that ends at 0.9."""
+  return 0.9 - 2 * np.asarray(sizes, float) ** -0.5
 
 
-def simulate(law, sizes, repeats, draws, num_test=None):
-  """Coverage of the curve at the largest size, of its 2x, of a new run, of the gain."""
-  rng = np.random.default_rng(7)
-  runs = np.repeat(sizes, repeats)
-  largest = sizes[-1]
-  points = np.array([largest, 2 * largest])
+@functools.cache
+def typical() -> Fit:
+  """A plain curve with all laws, for the tests that only ask."""
+  return fitted(SIZES, 1 - noisy(1 - bending(), 0.01, 0))
 
-  def curve(n):
-    return 0.05 + 3 * n**-0.5 if law == 'power_floor' else 0.9 - 0.2 * np.log10(n)
 
-  hits = []
-  for index in range(draws):
-    values = curve(runs) + 0.01 * rng.standard_normal(len(runs))
-    found = fitted(
-      runs, values.clip(0, 1), law=law, kind='error', num_test=num_test, rng=index
-    )
-    bands, truth = found.predict(points), curve(points)
-    new = truth[1] + 0.01 * rng.standard_normal()
-    _, lo, hi = found.gain_per_doubling(largest)
+# How well it forecasts.
+
+
+@dataclasses.dataclass(frozen=True)
+class Simulated:
+  """Errors of a known curve, and what follows at `FACTORS`."""
+
+  family: str
+  shape: tuple[int, int]
+  sizes: np.ndarray
+  errors: np.ndarray
+  truth: np.ndarray
+  new: np.ndarray
+
+
+def draw_curve(family: str, rng: np.random.Generator) -> Callable:
+  """Error as a function of x, the size over the largest one."""
+  level = np.exp(rng.uniform(np.log(0.05), np.log(0.4)))
+  floor = rng.uniform(0, 0.8) * level
+  c, k = rng.uniform(0.2, 0.8), rng.uniform(0.3, 2.0)
+  slope = rng.uniform(0.1, 0.5) * level
+  shift = np.exp(rng.uniform(np.log(0.01), np.log(0.1)))
+  return {
+    'power_floor': lambda x: floor + (level - floor) * x**-c,
+    'power': lambda x: level * x ** (-c / 2),
+    'log_linear': lambda x: level - slope * np.log10(x),
+    'logit_linear': lambda x: 1 / (1 + (1 / level - 1) * x ** (c / 2)),
+    'double_saturation': lambda x: (
+      floor + (level - floor) * ((x + shift) / (1 + shift)) ** -c
+    ),
+    'stretched_exponential': lambda x: (
+      floor + (level - floor) * np.exp((1 / k) ** 0.5 - (x / k) ** 0.5)
+    ),
+  }[family]
+
+
+def simulate(rounds: int) -> Iterator[Simulated]:
+  """`rounds` curves of each shape, the families in turn; the same ones every time."""
+  for index in range(rounds):
+    for place, (num, repeats) in enumerate(SHAPES):
+      rng = np.random.default_rng([index, num, repeats])
+      family = FAMILIES[(index + place) % len(FAMILIES)]
+      x = np.logspace(-rng.uniform(1.5, 2.5), 0, num)
+      while True:
+        law = draw_curve(family, rng)
+        if law(x)[0] <= 0.99:
+          break
+      sd = rng.uniform(0.005, 0.03)
+      runs = np.repeat(x, repeats)
+
+      def run(errors, sd=sd, rng=rng):
+        return np.clip(errors * (1 + sd * rng.standard_normal(len(errors))), 0, 1)
+
+      errors, truth = run(law(runs)), law(FACTORS)
+      yield Simulated(family, (num, repeats), LARGEST * runs, errors, truth, run(truth))
+
+
+def forecast_all(rounds: int) -> list[tuple[Simulated, Fit]]:
+  return [
+    (curve, fitted(curve.sizes, curve.errors, kind='error', rng=index))
+    for index, curve in enumerate(simulate(rounds))
+  ]
+
+
+@pytest.fixture(scope='module')
+def forecasts() -> list[tuple[Simulated, Fit]]:
+  """48 curves of six laws, with their fits."""
+  return forecast_all(8)
+
+
+def test_the_stack_beats_the_last_value_and_one_law(forecasts):
+  misses = {'stack': [], 'power_floor': [], 'last': []}
+  for curve, found in forecasts:
+    alone = found.laws['power_floor']
+    assert isinstance(alone, LawFit)
+    said = {
+      'stack': found.curve(LARGEST * FACTORS),
+      'power_floor': alone.curve(LARGEST * FACTORS),
+      'last': found.points.means[-1],
+    }
+    for name, value in said.items():
+      misses[name].append(np.abs(value - curve.truth)[1])
+  median = {name: np.median(miss) for name, miss in misses.items()}
+  # Measured on 240 such curves: a tenth of the last value's, four fifths of one law's.
+  assert median['stack'] < 0.25 * median['last'], median
+  assert median['stack'] < median['power_floor'], median
+  assert np.mean(misses['stack']) < np.mean(misses['power_floor'])
+
+
+def covered(
+  forecasts: list[tuple[Simulated, Fit]],
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Which truths and new runs lie in their bands, [N, 2, 2]; widths of the first."""
+  hits, widths, changes = [], [], []
+  for curve, found in forecasts:
+    bands = found.predict(LARGEST * FACTORS)
     hits.append(
       [
-        *((bands.curve_lo <= truth) & (truth <= bands.curve_hi)),
-        bands.lo[1] <= new <= bands.hi[1],
-        lo <= truth[0] - truth[1] <= hi,
+        (bands.curve_lo <= curve.truth) & (curve.truth <= bands.curve_hi),
+        (bands.lo <= curve.new) & (curve.new <= bands.hi),
       ]
     )
-  return np.mean(hits, axis=0)
+    widths.append((bands.curve_hi - bands.curve_lo) / 2)
+    changes.append(found.points.means[-1] - curve.truth)
+  return np.array(hits), np.array(widths), np.array(changes)
 
 
-@pytest.mark.parametrize(
-  ('law', 'num_sizes', 'repeats'),
-  [
-    ('power_floor', 8, 3),
-    ('power_floor', 6, 1),
-    ('log_linear', 8, 3),
-    ('log_linear', 6, 1),
-  ],
-)
-def test_intervals_cover(law, num_sizes, repeats):
-  sizes = SIZES[:num_sizes]
-  coverage = simulate(law, sizes, repeats, draws=160)
-  # Nominal 90%, aimed at 85 to 95%; 160 simulations add a standard error of 2.4 points,
-  # of which two are allowed for.
-  assert (coverage >= 0.85 - 0.048).all(), coverage
-  assert (coverage <= 0.95 + 0.048).all(), coverage
+def test_bands_cover(forecasts):
+  hits, widths, changes = covered(forecasts)
+  coverage = hits.mean(axis=0)
+  # Nominal 90%, aimed at 85 to 95%; 48 curves add a standard error of 5 points, of which
+  # two are allowed for.
+  assert (coverage >= 0.85 - 0.10).all(), coverage
+  # Wide bands cover too: these must tell the gain from nothing.
+  assert (np.median(widths, axis=0) < 0.5 * np.median(changes, axis=0)).all()
 
 
-def test_few_degrees_of_freedom_widen_the_draws():
-  """Six sizes less three parameters leave three degrees of freedom without repeats."""
-  rng = np.random.default_rng(0)
-  sizes = SIZES[:6]
-  values = 1 - (0.05 + 3 * sizes**-0.5) + 0.01 * rng.standard_normal(6)
-  found = fitted(sizes, values, law='power_floor')
-  assert found.noise.dof == pytest.approx(3)
-  assert found.draw_scale.max() > 2
+@pytest.mark.slow
+def test_bands_cover_at_every_number_of_sizes_and_seeds():
+  found = forecast_all(40)
+  hits, _, _ = covered(found)
+  shapes = np.array([curve.shape for curve, _ in found])
+  coverage = hits.mean(axis=0)
+  # Aimed at 85 to 95%; the standard error is 2.2 points over 240 curves and 5.4 over 40,
+  # of which two and three are allowed for.
+  assert (coverage >= 0.85 - 0.045).all(), coverage
+  assert (coverage <= 0.95 + 0.045).all(), coverage
+  for shape in SHAPES:
+    coverage = hits[(shapes == shape).all(axis=1)].mean(axis=0)
+    assert (coverage >= 0.85 - 0.165).all(), (shape, coverage)
 
 
-def test_log_linear_loses_openly_on_a_saturating_curve():
-  rng = np.random.default_rng(0)
-  sizes = np.repeat(SIZES, 3)
-  values = 0.9 - 2.5 * sizes**-0.5 + 0.005 * rng.standard_normal(len(sizes))
-  line = fitted(sizes, values, law='log_linear')
-  power = fitted(sizes, values, law='power_floor')
-  assert line.rolling_sizes == power.rolling_sizes == 2
-  assert line.rolling_error is not None
-  assert power.rolling_error is not None
-  assert line.rolling_error > 4 * power.rolling_error
-  assert 'lack of fit' in line.flags
-  assert 'lack of fit' not in power.flags
+def test_a_noiseless_power_law_is_forecast_at_ten_times():
+  found = fitted(SIZES, bending())
+  truth = bending([64_000])
+  # A tenth of a point, where the last value is off by 1.7 points.
+  assert found.predict(64_000).value == pytest.approx(truth, abs=1e-3)
+  bands = found.predict(64_000)
+  assert bands.curve_lo <= truth <= bands.curve_hi
+  assert found.law == 'power_floor'
+  # Its own law is found exactly; the tolerance is that of the optimiser.
+  assert found.params == pytest.approx({'e': 0.1, 'b': 2.0, 'c': 0.5}, rel=1e-4)
 
 
-def test_bands_stay_in_range_and_nest():
-  rng = np.random.default_rng(1)
-  sizes = np.repeat(SIZES[:5], 2)
-  values = (0.99 - 2 * sizes**-0.6 + 0.02 * rng.standard_normal(10)).clip(0, 1)
-  for law in LAWS:
-    bands = fitted(sizes, values, law=law).predict(np.geomspace(10, 1e6, 50))
-    stacked = np.stack(list(bands))
-    assert (stacked >= 0).all()
-    assert (stacked <= 1).all()
-    order = [bands.lo, bands.curve_lo, bands.value, bands.curve_hi, bands.hi]
-    assert (np.diff(np.stack(order), axis=0) >= 0).all()
+# What a fit holds.
+
+
+def test_every_law_is_accounted_for():
+  found = typical()
+  assert set(found.laws) == set(LAWS)
+  assert sum(found.weights.values()) == pytest.approx(1, abs=1e-12)
+  assert all(weight >= 0 for weight in found.weights.values())
+  assert set(found.weights) == set(found.scores) == set(LAWS)
+  assert all(np.isfinite(score) for score in found.scores.values())
+  assert found.weights[found.law] >= 0.9 * max(found.weights.values())
+  assert found.best is found.laws[found.law]
+  assert found.intervals == found.best.intervals
+  for law in {found.law, *SHOWN}:
+    one = found.laws[law]
+    assert isinstance(one, LawFit)
+    assert set(one.intervals) == {p.name for p in LAWS[law].parameters}
+    for name, (lo, hi) in one.intervals.items():
+      assert lo <= one.params[name] <= hi
+  for one in found.laws.values():
+    assert isinstance(one, LawFit)
+    assert found.points.sizes[0] <= one.window[0]
+    assert one.window[1] == found.points.sizes[-1]
+
+
+def test_laws_that_need_more_sizes_are_refused_by_themselves():
+  found = fitted(SIZES[:5], bending()[:5])
+  refused = {law for law, one in found.laws.items() if isinstance(one, Refusal)}
+  assert refused == {law for law in LAWS if LAWS[law].min_sizes > 5}
+  assert sum(found.weights.values()) == pytest.approx(1, abs=1e-12)
+
+
+def test_held_out_sizes_are_forecast_from_each_origin():
+  found = typical()
+  origins = sorted({held.origin for held in found.held})
+  assert origins == list(SIZES[3:7])
+  for held in found.held:
+    assert held.size > held.origin
+    assert 0 <= held.lo <= held.value <= held.hi <= 1
+  last = [held for held in found.held if held.origin == SIZES[5]]
+  assert found.rolling_sizes == 2
+  assert found.rolling_error == pytest.approx(
+    np.mean([abs(held.value - held.observed) for held in last])
+  )
+  assert set(found.rolling_errors) == set(LAWS)
+  # The curve bends, so a line misses its end by more.
+  assert found.rolling_errors['log_linear'] > 4 * found.rolling_error
+
+
+@pytest.mark.parametrize('kind', ['accuracy', 'error'])
+@pytest.mark.parametrize('seed', range(4))
+def test_bands_nest_and_stay_in_range(kind, seed):
+  rng = np.random.default_rng(seed)
+  sizes = np.repeat(SIZES[: 4 + seed], 2)
+  values = np.clip(
+    0.99 - 2 * sizes**-0.6 + 0.03 * rng.standard_normal(len(sizes)), 0, 1
+  )
+  bands = fitted(sizes, values, kind=kind).predict(np.geomspace(1, 1e12, 60))
+  order = [bands.lo, bands.curve_lo, bands.value, bands.curve_hi, bands.hi]
+  assert (np.diff(np.stack(order), axis=0) >= 0).all()
+  assert bands.lo.min() >= 0
+  assert bands.hi.max() <= 1
+
+
+def test_a_new_run_varies_more_than_the_curve():
+  sizes = np.repeat(SIZES, 5)
+  bands = fitted(sizes, 1 - noisy(1 - bending(sizes), 0.05, 1)).predict(SIZES[2:])
+  assert (bands.hi - bands.lo > 1.5 * (bands.curve_hi - bands.curve_lo)).all()
+
+
+def test_predictions_are_finite_everywhere():
+  sizes = np.geomspace(1, 1e12, 200)
+  for bands in (typical().predict(sizes), typical().predict(float(sizes[-1]))):
+    assert all(np.isfinite(band).all() for band in bands)
+  # Sizes are answered each by itself, in their order.
+  some = sizes[[150, 3, 77]]
+  together = typical().predict(sizes).value[[150, 3, 77]]
+  assert typical().predict(some).value == pytest.approx(together, rel=1e-9)
+  assert np.array_equal(typical().curve(some), typical().predict(some).value)
+
+
+@pytest.mark.parametrize('size', [0, -5, np.nan, np.inf])
+def test_impossible_sizes_are_refused(size):
+  with pytest.raises(ValueError, match='finite and positive'):
+    typical().predict([100, size])
 
 
 def test_accuracy_and_error_are_one_fit():
-  rng = np.random.default_rng(2)
-  sizes = np.repeat(SIZES, 2)
-  error = 0.1 + 2 * sizes**-0.5 + 0.01 * rng.standard_normal(16)
-  left = fitted(sizes, error, law='power_floor', kind='error')
-  right = fitted(sizes, 1 - error, law='power_floor', kind='accuracy')
-  # 1 - (1 - x) costs the last bits.
-  assert right.params == pytest.approx(left.params, rel=1e-5)
-  assert right.gain_per_doubling(6400) == pytest.approx(left.gain_per_doubling(6400))
-  assert right.predict(100).value == pytest.approx(1 - left.predict(100).value)
+  # 2^-40 and its multiples are exact in both, so that 1 - x loses nothing.
+  error = np.round(noisy(1 - bending(), 0.01, 2) * 2**40) / 2**40
+  left = fitted(SIZES, error, kind='error', laws=FEW)
+  right = fitted(SIZES, 1 - error, kind='accuracy', laws=FEW)
+  assert right.weights == left.weights
+  one, two = left.predict([100, 20_000]), right.predict([100, 20_000])
+  np.testing.assert_array_equal(two.value, 1 - one.value)
+  np.testing.assert_array_equal(two.lo, 1 - one.hi)
+  np.testing.assert_array_equal(two.curve_hi, 1 - one.curve_lo)
+  assert right.gain_per_doubling(6400) == left.gain_per_doubling(6400)
+  # The target 1 - 0.87 is not 0.13 to the last bit.
+  near = pytest.approx(left.images_for(0.13).size, rel=1e-9)
+  assert right.images_for(0.87).size == near
+  assert right.law == left.law
+  assert right.params['c'] == pytest.approx(left.params['c'], rel=1e-9)
 
 
-def test_same_seed_same_fit_other_seed_other_draws():
-  values = 0.9 - 2 * SIZES**-0.5 + 0.01 * np.random.default_rng(3).standard_normal(8)
-  one, two, three = (
-    fitted(SIZES, values, law='power_floor', rng=seed) for seed in (0, 0, 1)
+def test_same_seed_same_bits_other_seed_other_draws():
+  values = 1 - noisy(1 - bending(), 0.02, 3)
+  ask = [100.0, 12_800.0, 1e6]
+  one, two, other = (
+    fitted(SIZES, values, laws=FEW, rng=seed) for seed in ([5, 1], [5, 1], 6)
   )
-  assert np.array_equal(one.draws, two.draws)
-  assert not np.array_equal(one.draws, three.draws)
-  assert one.params == three.params
+  for left, right in zip(one.predict(ask), two.predict(ask), strict=True):
+    assert np.array_equal(left, right)
+  assert one.params == two.params
+  assert one.intervals == two.intervals
+  assert one.images_for(0.85) == two.images_for(0.85)
+  assert not np.array_equal(one.predict(ask).lo, other.predict(ask).lo)
+  # The estimate itself has no draws in it.
+  assert one.params == other.params
+  assert one.weights == other.weights
 
 
-def test_full_precision_parameters_rebuild_the_curve():
-  values = 0.9 - 2 * SIZES**-0.5
-  found = fitted(SIZES, values, law='power_floor')
-  e, b, c = found.params.values()
-  assert np.array_equal(found.curve(SIZES), 1 - (e + b * SIZES**-c))
+def test_the_order_of_the_rows_does_not_matter():
+  sizes = np.repeat(SIZES, 2)  # sums of two do not depend on their order
+  values = 1 - noisy(1 - bending(sizes), 0.02, 4)
+  se = 0.01 * np.arange(1, 17) / 16
+  order = np.random.default_rng(0).permutation(16)
+  for given in ({}, {'se': se}):
+    shuffled = {name: array[order] for name, array in given.items()}
+    one = fitted(sizes, values, laws=FEW, **given)
+    two = fitted(sizes[order], values[order], laws=FEW, **shuffled)
+    for left, right in zip(one.predict(1e5), two.predict(1e5), strict=True):
+      assert np.array_equal(left, right)
+    assert one.intervals == two.intervals
 
 
-def test_seed_variance_is_pooled_and_non_negative():
-  rng = np.random.default_rng(4)
-  sizes = np.repeat(SIZES, 200)
-  values = np.sqrt(1e-4 + 0.05 / sizes) * rng.standard_normal(len(sizes))
-  v0, v1, dof = seed_variance(group(sizes, values), None)
-  assert dof == 8 * 199
-  assert v0 == pytest.approx(1e-4, rel=0.15)  # 4 standard errors of 1592 deviations
-  assert v1 == pytest.approx(0.05, rel=0.2)
+# What a fit answers.
 
 
-def test_binomial_floor_only_without_repeats():
-  values = 0.9 - 2 * SIZES**-0.5
-  alone = fitted(SIZES, values, law='log_linear', num_test=100)
-  assert alone.noise.v0 > 0.05 * 0.95 / 100
-  twice = np.concatenate([values, values + 1e-3])
-  repeated = fitted(np.tile(SIZES, 2), twice, law='log_linear', num_test=100)
-  assert repeated.noise.seed_dof == 8
-  assert repeated.noise.v0 < 1e-5
+def test_the_gain_of_a_doubling_is_the_step_of_the_curve():
+  found = typical()
+  for size in (200.0, 6400.0, 25_600.0):
+    value, lo, hi = found.gain_per_doubling(size)
+    here, there = found.curve([size, 2 * size])
+    # The median of differences is not quite the difference of medians.
+    assert value == pytest.approx(there - here, rel=0.15)
+    assert lo < value < hi
+  truth = np.diff(bending([6400, 12_800]))[0]
+  _, lo, hi = found.gain_per_doubling(6400)
+  assert lo < truth < hi
 
 
-def test_flags():
-  bending = fitted(SIZES, 1 - np.exp(-(np.log(SIZES) ** 2) / 50), law='power_floor')
-  assert bending.params['e'] == 0
-  assert 'floor at zero' in bending.flags
-  narrow = fitted(SIZES[:4], 0.9 - 2 * SIZES[:4] ** -0.5, law='power_floor')
-  assert 'less than one decade' in narrow.flags
-  step = np.where(SIZES > 60, 0.9, 0.1)
-  assert 'exponent at bound' in fitted(SIZES, step, law='power_floor').flags
-  falling = fitted(SIZES, 0.9 - 0.1 * np.log10(SIZES), law='power_floor')
-  assert 'no trend' in falling.flags
-  line = fitted(SIZES, 0.9 - 0.1 * np.log10(SIZES), law='log_linear')
-  assert 'gets worse with data' in line.flags
+def test_the_gain_is_positive_where_it_gets_better():
+  loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
+  assert loss.gain_per_doubling(6400)[0] > 0
+  worse = fitted(SIZES, 0.9 - 0.1 * np.log10(SIZES), laws=('log_linear',))
+  assert worse.gain_per_doubling(6400)[0] == pytest.approx(-0.1 * np.log10(2), rel=0.01)
 
 
-@pytest.mark.parametrize(
-  ('law', 'sizes', 'values', 'words'),
-  [
-    ('power_floor', [50, 100, 200], [0.1, 0.2, 0.3], '3 distinct sizes'),
-    ('power_floor', [50, 100, 200, 200], [0.1, 0.2, 0.3, 0.31], '3 distinct sizes'),
-    ('log_linear', [50, 100], [0.1, 0.2], '2 distinct sizes'),
-    ('constant', [50], [0.1], '1 distinct sizes'),
-    ('log_linear', [50, 100, 200], [0.5] * 3, 'all 3 values are equal'),
-  ],
-)
-def test_refuses(law, sizes, values, words):
-  found = fit(sizes, values, law=law)
-  assert isinstance(found, Refusal)
-  assert found.law == law
-  assert words in found.reason
+def test_images_for_a_reachable_target():
+  sizes = np.repeat(SIZES, 3)
+  found = fitted(sizes, 1 - noisy(1 - bending(sizes), 0.01, 0))
+  answer = found.images_for(0.88)
+  truth = 10_000  # (2 / 0.02)^2, beyond the largest size
+  assert answer.lo < truth < answer.hi
+  assert answer.lo < answer.size < answer.hi < 10 * truth
+  assert answer.probability > 0.9
+  assert answer.words.startswith('accuracy 88.0% needs ')
+  # The curve itself gets there at that size.
+  assert found.curve(answer.size) == pytest.approx(0.88, abs=1e-3)
+
+
+def test_images_for_an_unreachable_target():
+  answer = typical().images_for(0.99)
+  assert np.isinf([answer.size, answer.lo, answer.hi]).all()
+  assert answer.probability < 0.05
+  assert 'not reachable' in answer.words
+  assert answer.limit_lo < answer.limit < answer.limit_hi < 0.99
+  assert answer.limit_lo < 0.9 < answer.limit_hi
+
+
+def test_images_for_a_target_already_met():
+  answer = typical().images_for(0.3)
+  assert (answer.size, answer.lo, answer.hi) == (50, 50, 50)
+  assert answer.probability == 1
+  between = typical().images_for(float(bending(400)))
+  assert 200 < between.lo < 400 < between.hi < 800
+
+
+def test_images_for_a_loss():
+  found = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss')
+  assert found.images_for(2.2).size == pytest.approx(1e4, rel=0.1)
+  assert 'not reachable' in found.images_for(0.5).words
+
+
+@pytest.mark.parametrize('target', [90, -0.1, np.nan, np.inf])
+def test_a_target_that_is_no_accuracy(target):
+  with pytest.raises(ValueError, match=r'target=.* is no accuracy'):
+    typical().images_for(target)
+  if not np.isfinite(target):
+    loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
+    with pytest.raises(ValueError, match='is no loss'):
+      loss.images_for(target)
+
+
+def test_the_better_curve_wins():
+  better = fitted(SIZES, 1 - noisy(0.97 - bending(), 0.01, 5), rng=1)
+  found = better.compare(typical())
+  assert (found.probability > 0.95).all()
+  assert found.crossing == found.sizes[0]
+  assert (found.lo > 0).all()
+  assert found.words.startswith('better from the smallest size on')
+  reverse = typical().compare(better)
+  assert (reverse.probability < 0.05).all()
+  assert np.isinf(reverse.crossing)
+  assert 'no size up to' in reverse.words
+
+
+def test_crossing_curves_cross_near_the_truth():
+  """0.05 + 4 / sqrt(n) is below 0.1 + 2 / sqrt(n) from 1600 images on."""
+  steeper = fitted(SIZES, 1 - noisy(0.05 + 4 * SIZES**-0.5, 0.01, 6), rng=1)
+  found = steeper.compare(typical())
+  assert found.crossing_lo < 1600 < found.crossing_hi
+  assert found.crossing == pytest.approx(1600, rel=0.25)
+  assert found.probability[0] < 0.05
+  assert found.probability[-1] > 0.95
+  asked = steeper.compare(typical(), [100, 20_000])
+  assert np.array_equal(asked.sizes, [100, 20_000])
+  truth = 0.05 - 2 * np.array([100, 20_000]) ** -0.5
+  assert (asked.lo < truth).all()
+  assert (truth < asked.hi).all()
+
+
+def test_a_curve_does_not_beat_itself():
+  found = typical().compare(typical())
+  # Half, to within the shape of the draws and the weight of ties.
+  assert np.median(found.probability) == pytest.approx(0.5, abs=0.05)
+  assert ((found.lo <= 0) & (found.hi >= 0)).all()
+
+
+def test_only_the_same_kind_compares():
+  loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
+  with pytest.raises(ValueError, match='accuracy with one of loss'):
+    typical().compare(loss)
+
+
+def test_stopping_early_sees_only_the_small_sizes():
+  sizes = np.repeat(SIZES, 2)
+  values = 1 - noisy(1 - bending(sizes), 0.01, 7)
+  se = np.full(16, 0.01)
+  changed = np.where(sizes > 1000, 0.5, values)
+  options = {'laws': FEW, 'se': se, 'rng': 3, 'level': 0.8}
+  early = [fitted(sizes, v, **options).stopped_at(1000) for v in (values, changed)]
+  small = sizes <= 1000
+  early.append(
+    fit(sizes[small], values[small], **{**options, 'se': se[small]}, draws=50)
+  )
+  for found in early:
+    assert isinstance(found, Fit)
+    assert found.points.sizes[-1] == SIZES[4]
+    assert found.level == 0.8
+    for left, right in zip(early[0].predict(6400), found.predict(6400), strict=True):
+      assert np.array_equal(left, right)
+    assert found.intervals == early[0].intervals
+  refused = fitted(sizes, values, **options).stopped_at(210)
+  assert isinstance(refused, Refusal)
+  assert '3 distinct sizes' in refused.reason
+
+
+@pytest.mark.parametrize('variance', [None, 1e-5 + 1e-3 / SIZES])
+@pytest.mark.parametrize('bounded', [True, False])
+def test_a_rolling_forecast_does_not_see_what_it_foretells(variance, bounded):
+  errors = noisy(1 - bending(), 0.01, 8)
+  data = ensemble.Data(SIZES, errors, variance, 10.0, (1e-5, 0.0), bounded=bounded)
+  rolled = ensemble.roll(data, tuple(LAWS))
+  assert rolled.origins == (4, 5, 6, 7)
+  rng = np.random.default_rng(0)
+  for place, origin in enumerate(rolled.origins):
+    later = np.append(errors[:origin], rng.uniform(0, 0.9, len(SIZES) - origin))
+    other = ensemble.roll(dataclasses.replace(data, errors=later), tuple(LAWS))
+    for k in range(place + 1):
+      assert np.array_equal(rolled.means[k], other.means[k])
+      assert np.array_equal(rolled.deviations[k], other.deviations[k])
+    assert not np.array_equal(rolled.scores, other.scores)
+
+
+# Curves that are not as they should be.
+
+
+def test_a_curve_that_turns_is_flagged():
+  worse = [0.50, 0.60, 0.70, 0.75, 0.74, 0.60, 0.58, 0.55]
+  descent = [0.50, 0.60, 0.70, 0.50, 0.52, 0.75, 0.85, 0.90]
+  assert 'not monotone' in fitted(SIZES, worse, laws=FEW).flags
+  assert 'double descent' in fitted(SIZES, descent, se=[0.01] * 8, laws=FEW).flags
+  # Without any word on the noise it takes a curve that is smooth but for its turns.
+  smooth = [0.5, 0.6, 0.68, 0.72, 0.7, 0.64, 0.58, 0.6, 0.7, 0.8, 0.86, 0.9]
+  turning = fitted(np.geomspace(50, 1e5, 12), smooth, laws=FEW)
+  assert 'double descent' in turning.flags
+  for found in (typical(), fitted(SIZES, bending(), laws=FEW)):
+    assert not {'not monotone', 'double descent'} & set(found.flags)
+  # A dip that the stated errors explain is none.
+  dip = bending()
+  dip[-1] -= 0.05
+  assert 'not monotone' in fitted(SIZES, dip, se=[0.001] * 8, laws=FEW).flags
+  assert 'not monotone' not in fitted(SIZES, dip, se=[0.05] * 8, laws=FEW).flags
 
 
 @pytest.mark.parametrize(
   ('sizes', 'values', 'options', 'words'),
   [
-    ([1, 2], [0.1, 0.2], {'law': 'cubic'}, 'cubic'),
-    ([1, 2], [0.1, 0.2], {'law': 'constant', 'kind': 'f1'}, 'f1'),
-    ([1, 2], [0.1], {'law': 'constant'}, 'equally long'),
-    ([0, 2], [0.1, 0.2], {'law': 'constant'}, 'positive'),
-    ([1, 2], [0.1, np.nan], {'law': 'constant'}, 'finite'),
-    ([1, 2], [10, 20], {'law': 'constant'}, 'divide a percentage by 100'),
-    ([1, 2], [0.1, 0.2], {'law': 'constant', 'seeds': [1]}, '1 seeds'),
-    ([1, 2], [0.1, 0.2], {'law': 'constant', 'draws': 5}, 'draws=5'),
+    ([50], [0.1], {}, '1 distinct size;'),
+    ([50, 100, 200], [0.1, 0.2, 0.3], {}, '3 distinct sizes'),
+    ([50, 100, 200, 200], [0.1, 0.2, 0.3, 0.31], {}, '3 distinct sizes'),
+    ([], [], {}, '0 distinct sizes'),
+    (SIZES[:6], bending()[:6], {'laws': ('break',)}, '6 distinct sizes; one smooth'),
+    (SIZES, [0.5] * 8, {'laws': ('power_floor',)}, 'all 8 values are equal'),
+    (SIZES, 9 - bending(), {'laws': ('logit_linear',), 'kind': 'loss'}, 'fractions'),
+  ],
+)
+def test_too_little_is_refused(sizes, values, options, words):
+  found = fit(sizes, values, **options)
+  assert isinstance(found, Refusal)
+  assert words in found.reason
+
+
+@pytest.mark.parametrize('kind', ['accuracy', 'error'])
+@pytest.mark.parametrize('value', [0.0, 0.5, 1.0])
+def test_equal_values_are_constant(kind, value):
+  found = fitted(SIZES, [value] * 8, kind=kind)
+  assert found.law == 'constant'
+  one = found.laws['power_floor']
+  assert isinstance(one, Refusal)
+  assert 'all 8 values are equal' in one.reason
+  # Other laws than the constant have a say still; of noise there is none.
+  assert found.curve([50, 6400, 12_800]) == pytest.approx(value, abs=2e-3)
+  value, lo, hi = found.gain_per_doubling(6400)
+  assert lo <= 0 <= hi
+  assert value == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize('num_zero', [1, 2, 4, 5])
+@pytest.mark.parametrize('kind', ['accuracy', 'error'])
+def test_errors_of_exactly_zero(num_zero, kind):
+  errors = np.append(
+    [0.4, 0.3, 0.2, 0.1, 0.05, 0.04, 0.03, 0.02][:-num_zero], [0] * num_zero
+  )
+  found = fitted(SIZES, errors if kind == 'error' else 1 - errors, kind=kind)
+  bands = found.predict([1e4, 1e6])
+  perfect = 0.0 if kind == 'error' else 1.0
+  assert bands.value == pytest.approx(perfect, abs=0.03)
+
+
+def test_a_loss_scales():
+  """Units of a loss are anyone's: a power of two changes no bit of the shape."""
+  loss = 2 + 20 * SIZES**-0.5 * (1 + 0.01 * np.sin(SIZES))
+  one, large = (fitted(SIZES, k * loss, kind='loss', laws=FEW) for k in (1.0, 2.0**20))
+  assert large.law == one.law
+  assert large.params['c'] == pytest.approx(one.params['c'], rel=1e-9)
+  # The tiny absolute guards against 0 do not scale.
+  assert large.predict(1e5).value == pytest.approx(
+    2**20 * one.predict(1e5).value, rel=1e-6
+  )
+  assert large.weights == pytest.approx(one.weights, abs=1e-6)
+
+
+def test_laws_for_fractions_have_no_say_in_a_loss():
+  found = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss')
+  of_fractions = {law for law in LAWS if 'loss' not in LAWS[law].kinds}
+  assert of_fractions
+  for law in of_fractions:
+    assert isinstance(found.laws[law], Refusal)
+    assert law not in found.weights
+
+
+def test_stated_errors_set_the_noise():
+  values = 1 - noisy(1 - bending(), 0.01, 9)
+  small, large = (
+    fitted(SIZES, values, laws=FEW, se=np.full(8, s)) for s in (1e-3, 0.03)
+  )
+  assert small.evidence.source == large.evidence.source == 'standard errors'
+
+  def width(found):
+    bands = found.predict(12_800)
+    return bands.hi - bands.lo
+
+  assert width(large) > 3 * width(small)
+
+
+def test_the_test_set_is_evidence_where_there_is_no_other():
+  values = 1 - noisy(1 - bending(), 0.01, 10)
+  alone = fitted(SIZES, values, laws=FEW, num_test=100)
+  assert alone.evidence.source == 'test set'
+  assert alone.evidence.v0 > 0.05 * 0.95 / 100
+  twice = np.concatenate([values, values + 1e-3])
+  repeated = fitted(np.tile(SIZES, 2), twice, laws=FEW, num_test=100)
+  assert repeated.evidence.source == 'repeats'
+  assert repeated.evidence.v0 < 1e-5
+  assert fitted(SIZES, values, laws=FEW).evidence.source == 'none'
+
+
+def test_chance_pins_the_saturating_law():
+  error = 0.05 + 0.85 / (1 + (SIZES / 300) ** 0.8)
+  found = fitted(SIZES, 1 - error, chance=0.1)
+  assert found.data.chance == pytest.approx(0.9)
+  one = found.laws['saturating']
+  assert isinstance(one, LawFit)
+  assert one.chance == pytest.approx(0.9)
+  # Nothing near no data is as bad as a guess is good.
+  assert found.predict(1e-3).value[0] < 0.45
+
+
+def test_robust_weighs_an_outlier_down():
+  values = bending()
+  values[4] -= 0.2
+  plain, robust = (
+    fitted(SIZES, values, laws=('power_floor',), robust=r) for r in (False, True)
+  )
+  miss = [
+    abs(float(found.best.curve(12_800)[0] - bending(12_800)))
+    for found in (plain, robust)
+  ]
+  assert miss[1] < 0.5 * miss[0]
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'values', 'options', 'words'),
+  [
+    ([1, 2], [0.1, 0.2], {'laws': ['cubic']}, 'cubic'),
+    ([1, 2], [0.1, 0.2], {'laws': []}, 'no law to fit'),
+    ([1, 2], [0.1, 0.2], {'kind': 'f1'}, 'f1'),
+    ([1, 2], [0.1], {}, 'equally long'),
+    ([[1, 2]], [[0.1, 0.2]], {}, 'equally long'),
+    ([0, 2], [0.1, 0.2], {}, 'positive'),
+    ([1, np.inf], [0.1, 0.2], {}, 'finite'),
+    ([1, 2], [0.1, np.nan], {}, 'leave out the runs that failed'),
+    ([1, 2], [10, 20], {}, 'divide a percentage by 100'),
+    ([1, 2], [-0.1, 0.2], {'kind': 'error'}, r'error must lie in \[0, 1\]'),
+    ([1, 2], [0.0, 0.2], {'kind': 'loss'}, 'loss must be above 0'),
+    ([1, 2], [0.1, 0.2], {'se': [0.1]}, '1 standard errors for 2 sizes'),
+    ([1, 2], [0.1, 0.2], {'se': [0.1, -0.1]}, 'not negative'),
+    ([1, 2], [0.1, 0.2], {'se': [0.1, np.nan]}, 'standard errors must be finite'),
+    ([1, 2], [0.1, 0.2], {'chance': 10}, 'chance=10'),
+    ([1, 2], [0.1, 0.2], {'chance': np.nan}, 'chance=nan'),
+    ([1, 2], [0.1, 0.2], {'num_test': 0}, 'num_test=0'),
+    ([1, 2], [0.1, 0.2], {'num_test': np.nan}, 'num_test=nan'),
+    ([1, 2], [0.1, 0.2], {'draws': 5}, 'draws=5'),
+    ([1, 2], [0.1, 0.2], {'level': 90}, 'level=90'),
   ],
 )
 def test_unusable_data_is_an_error(sizes, values, options, words):
@@ -263,3 +661,65 @@ def test_import_is_light():
     [sys.executable, '-c', code], capture_output=True, text=True, check=True
   )
   assert done.stdout.strip() == '[]'
+
+
+def odd_curve(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, dict]:
+  """Sizes, values and options that are allowed, however odd."""
+  num = int(rng.integers(4, 41) if rng.random() < 0.2 else rng.integers(4, 9))
+  sizes = 10 ** rng.uniform(0, 4) * np.logspace(0, rng.uniform(0.2, 6), num)
+  if rng.random() < 0.5:
+    sizes = np.repeat(sizes, rng.integers(1, 4, num))
+  count = len(sizes)
+  values = [
+    lambda: rng.uniform(0, 1, count),
+    lambda: (
+      rng.uniform(0, 0.2)
+      + rng.uniform(0, 1) * (sizes / sizes[0]) ** -rng.uniform(0, 1.5)
+      + rng.choice([0, 1e-9, 0.01, 0.1]) * rng.standard_normal(count)
+    ),
+    lambda: rng.integers(0, 4, count) / 3,  # many equal, with 0 and 1
+    lambda: np.where(np.arange(count) < rng.integers(0, count + 1), rng.random(), 0),
+    lambda: np.linspace(0.1, rng.uniform(0.1, 1), count),
+  ][rng.integers(5)]()
+  values = np.clip(values, 0, 1)
+  options = {'kind': str(rng.choice(['accuracy', 'error', 'loss']))}
+  if options['kind'] == 'loss':
+    values = (values + 1e-6) * 10 ** rng.uniform(-6, 6)
+  if rng.random() < 0.3:
+    options['se'] = rng.uniform(0, 0.05, count) * (rng.random(count) < 0.8)
+  if rng.random() < 0.3:
+    options['num_test'] = int(rng.integers(1, 10_000))
+  if rng.random() < 0.3 and options['kind'] != 'loss':
+    options['chance'] = rng.random()
+  if rng.random() < 0.2:
+    options['robust'] = True
+  return sizes, values, options
+
+
+def check_odd_curves(seeds: range, laws: tuple[str, ...]) -> None:
+  """pytest makes an error of every warning of numpy's on the way, too."""
+  ask = np.geomspace(1, 1e12, 13)
+  for seed in seeds:
+    sizes, values, options = odd_curve(np.random.default_rng(seed))
+    try:
+      found = fitted(sizes, values, laws=laws, **options)
+      bands = found.predict(ask)
+      assert all(np.isfinite(band).all() for band in bands)
+      order = [bands.lo, bands.curve_lo, bands.value, bands.curve_hi, bands.hi]
+      assert (np.diff(np.stack(order), axis=0) >= 0).all()
+      assert np.isfinite(found.gain_per_doubling(sizes[-1])).all()
+      assert not np.isnan(found.images_for(float(np.median(values))).size)
+    except Exception as error:
+      error.add_note(f'seed {seed}, laws {laws}')
+      raise
+
+
+def test_no_curve_is_too_odd():
+  check_odd_curves(range(60), FEW)
+  check_odd_curves(range(60, 66), tuple(LAWS))
+
+
+@pytest.mark.slow
+def test_none_of_a_thousand_curves_is_too_odd():
+  check_odd_curves(range(1000, 2000), FEW)
+  check_odd_curves(range(2000, 2100), tuple(LAWS))

@@ -3,23 +3,37 @@
 import numpy as np
 import pytest
 
-from analysis.fit import Fit, Refusal, fit
-from analysis.forecast import forecasts, grade, interaction, subtract
+from analysis.fit import Fit, fit
+from analysis.forecast import FACTORS, forecasts, grade, interaction, subtract
+from analysis.law_fit import Refusal
+from analysis.laws import LAWS
+
+# For tests of anything but the forecast itself: one line, one curve.
+PAIR = ('log_linear', 'power_floor')
 
 
 def curve(
-  sizes, repeats=3, noise=0.004, seed=0, e=0.1, b=2.0, c=0.5, law='power_floor'
+  sizes,
+  repeats=3,
+  noise=0.004,
+  seed=0,
+  e=0.1,
+  b=2.0,
+  c=0.5,
+  laws=tuple(LAWS),
+  kind='accuracy',
 ):
   rng = np.random.default_rng(seed)
   runs = np.repeat(np.asarray(sizes, float), repeats)
-  values = 1 - (e + b * runs**-c) + noise * rng.standard_normal(len(runs))
-  found = fit(runs, values.clip(0, 1), law=law, rng=seed)
+  errors = (e + b * runs**-c + noise * rng.standard_normal(len(runs))).clip(0, 1)
+  values = 1 - errors if kind == 'accuracy' else errors
+  found = fit(runs, values, laws=laws, draws=50, rng=seed, kind=kind)
   assert isinstance(found, Fit)
   return found
 
 
 def test_near_is_trusted_more_than_far():
-  found = curve(np.geomspace(50, 50_000, 10))
+  found = curve(np.geomspace(50, 50_000, 10), noise=0.001)
   near, far = forecasts(found)
   assert (near.factor, far.factor) == (2, 10)
   assert near.size == pytest.approx(100_000)
@@ -41,27 +55,79 @@ def test_no_repeats_and_few_sizes_limit_the_grade():
 
 
 def test_a_line_that_leaves_the_range_is_graded_d():
-  found = curve([50, 100, 200, 400, 800], law='log_linear', b=5.0)
+  found = curve([50, 100, 200, 400, 800], laws=('log_linear',), b=5.0)
   far = forecasts(found)[1]
   assert far.value <= 1
   assert far.grade == 'D'
 
 
-def laws(**options):
-  return {law: curve(law=law, **options) for law in ('log_linear', 'power_floor')}
+def test_a_forecast_is_what_the_fit_predicts():
+  found = curve(np.geomspace(50, 6400, 8), laws=PAIR)
+  for factor, row in zip(FACTORS, forecasts(found), strict=True):
+    bands = found.predict(factor * 6400)
+    assert (row.value, row.lo, row.hi) == (bands.value[0], bands.lo[0], bands.hi[0])
+    assert (row.grade, row.grade_reason) == grade(found, row.size)
+  assert forecasts(found, 100)[0].size == 200
+
+
+def test_a_curve_that_turns_is_not_trusted():
+  sizes = np.geomspace(50, 50_000, 10)
+  values = np.append(0.9 - 2 * sizes[:7] ** -0.5, [0.7, 0.65, 0.6])
+  found = fit(sizes, values, se=[0.004] * 10, laws=PAIR, draws=50)
+  assert isinstance(found, Fit)
+  letter, _ = grade(found, 1e5)
+  assert letter >= 'C'
+  assert 'not monotone' in found.flags
+
+
+def pair(**options):
+  return curve(laws=PAIR, **options)
 
 
 def test_depths_that_differ_are_told_apart():
   sizes = np.geomspace(50, 6400, 8)
   found = interaction(
-    {20: laws(sizes=sizes, b=3.0, seed=1), 8: laws(sizes=sizes, b=2.0)}
+    {20: pair(sizes=sizes, b=3.0, seed=1), 8: pair(sizes=sizes, b=2.0)}
   )
   assert [gain.depth for gain in found.gains] == [8, 20, 8, 20]
-  window = found.differences[0]
+  assert [(gain.law, gain.where) for gain in found.gains[::2]] == [
+    ('log_linear', 'window'),
+    ('all', 'next'),
+  ]
+  window, ahead = found.differences
   assert (window.shallow, window.deep, window.where) == (8, 20, 'window')
   assert window.words == 'deeper gains more'
   assert 0 < window.lo < window.value < window.hi
+  assert (ahead.shallow, ahead.deep, ahead.where) == (8, 20, 'next')
+  assert ahead.lo < ahead.value < ahead.hi
   assert found.note == ''
+
+
+def test_the_next_doubling_is_that_of_all_laws():
+  sizes = np.geomspace(50, 6400, 8)
+  fits = {8: pair(sizes=sizes), 20: pair(sizes=sizes, b=3.0, seed=1)}
+  for gain in interaction(fits).gains:
+    if gain.where == 'next':
+      given = (gain.value, gain.lo, gain.hi)
+      assert given == fits[gain.depth].gain_per_doubling(sizes[-1])
+    else:
+      # The average is the slope of a line over all sizes, whatever window it does best
+      # in: log10(2) times that of least squares, for equal noise.
+      found = fits[gain.depth]
+      slope = np.polyfit(np.log10(sizes), found.points.means, 1)[0]
+      assert gain.value == pytest.approx(slope * np.log10(2), rel=0.15)
+
+
+def test_a_gain_of_errors_is_a_gain():
+  sizes = np.geomspace(50, 6400, 8)
+  found = interaction(
+    {
+      8: pair(sizes=sizes, kind='error'),
+      20: pair(sizes=sizes, b=3.0, seed=1, kind='error'),
+    }
+  )
+  assert all(gain.value > 0 for gain in found.gains)
+  assert found.differences[0].words == 'deeper gains more'
 
 
 def test_equal_depths_are_rarely_told_apart():
@@ -69,19 +135,19 @@ def test_equal_depths_are_rarely_told_apart():
   sizes = np.geomspace(50, 1600, 6)
   shown = 0
   for seed in range(60):
-    pair = {
-      depth: {'log_linear': curve(sizes, seed=2 * seed + depth, law='log_linear')}
+    two = {
+      depth: curve(sizes, seed=2 * seed + depth, laws=('log_linear',))
       for depth in (0, 1)
     }
-    found = interaction(pair)
+    found = interaction(two)
     shown += found.differences[0].words != 'no difference can be shown'
   assert shown <= 13  # mean 6, 3 standard deviations of a binomial of 60
 
 
 def test_a_depth_without_fit_is_named():
   sizes = np.geomspace(50, 6400, 8)
-  refused = {law: Refusal(law, 'x') for law in ('log_linear', 'power_floor')}
-  found = interaction({8: laws(sizes=sizes), 20: refused})
+  refused = Refusal('all', 'x')
+  found = interaction({8: pair(sizes=sizes), 20: refused})
   assert found.differences == ()
   assert 'depth 20' in found.note
   assert interaction({8: refused}).gains == ()
@@ -90,8 +156,8 @@ def test_a_depth_without_fit_is_named():
 def test_different_windows_are_noted():
   found = interaction(
     {
-      8: laws(sizes=np.geomspace(50, 6400, 8)),
-      20: laws(sizes=np.geomspace(50, 6400, 8)[:6]),
+      8: pair(sizes=np.geomspace(50, 6400, 8)),
+      20: pair(sizes=np.geomspace(50, 6400, 8)[:6]),
     }
   )
   assert 'same sizes' in found.note

@@ -15,6 +15,7 @@ from analysis.figures import (
   save_figure,
 )
 from analysis.fit_table import fit_table, kind_of
+from analysis.laws import LAWS
 from analysis.report import write_fit_report, write_report
 
 
@@ -44,9 +45,13 @@ def test_writes_everything_and_says_the_answer(make_study):
   assert 'between depths' in report.text or 'Deeper gains' in report.text
   fits = pd.read_csv(report.folder / 'fits.csv')
   assert {'c', 'c_lo', 'c_hi', 'predict_10x_lo', 'grade_reason'} <= set(fits.columns)
-  assert len(fits) == 2 * 3 * 3
+  assert len(fits) == 2 * 3  # depths and metrics, a row a curve
   assert set(fits['status']) == {'fitted'}
   assert fits.loc[fits['law'] == 'power_floor', 'c_lo'].notna().all()
+  assert set(fits['law']) <= set(LAWS)
+  assert fits['predict_10x_lo'].notna().all()
+  assert 'all laws together missed by' in words_of(report)
+  assert 'Had you stopped at half the data' in report.text
 
 
 def test_two_reports_are_equal(make_study, tmp_path):
@@ -125,14 +130,15 @@ def test_one_seed(make_study):
 
 def test_too_few_sizes_are_refused_in_the_report(make_study):
   report = write_report(make_study(sizes=(50, 100, 200)))
-  assert '3 distinct sizes; power law + floor' in report.text
-  assert 'log-linear' in report.text
+  assert '3 distinct sizes; a curve needs at least 4' in report.text
+  assert 'nothing is forecast' in words_of(report)
+  assert (report.folder / 'accuracy_vs_images.svg').exists()
 
 
 def test_two_sizes_forecast_nothing(make_study):
   report = write_report(make_study(sizes=(50, 100)))
   assert 'nothing is forecast' in words_of(report)
-  assert '2 distinct sizes; log-linear needs at least 3' in words_of(report)
+  assert '2 distinct sizes; a curve needs at least 4' in words_of(report)
 
 
 def test_several_widths_and_fixed_steps(make_study):
@@ -140,6 +146,9 @@ def test_several_widths_and_fixed_steps(make_study):
   page = (report.folder / 'report.html').read_text()
   assert 'every subset gets the same compute' in page
   assert 'depth 8, width 32' in report.text
+
+
+FEW = ('constant', 'log_linear', 'power_floor')
 
 
 def table(seeds=2):
@@ -160,12 +169,13 @@ def table(seeds=2):
 
 def test_figures_are_deterministic(tmp_path):
   data = table()
-  fits = fit_table(data, group=['depth']).fits['value']
+  fits = fit_table(data, group=['depth'], laws=FEW, draws=50).fits['value']
   for turn in 'ab':
     figure = accuracy_against_images(
       data,
-      {key: found['power_floor'] for key, found in fits.items()},
+      fits,
       'title',
+      group=['depth'],
       chance=0.1,
     )
     save_figure(figure, tmp_path / f'images-{turn}')
@@ -194,34 +204,49 @@ def test_fits_any_table_and_refuses_groups_one_by_one(tmp_path):
   short = pd.concat([data, data[data['num_images'] <= 100].assign(depth=50)])
   report = write_fit_report(tmp_path, short, group=['depth'], metric='accuracy')
   fits = pd.read_csv(tmp_path / 'fits.csv')
-  assert fits[fits['depth'] == 50].set_index('law')['status'].to_dict() == {
-    'constant': 'fitted',
-    'log_linear': 'refused',
-    'power_floor': 'refused',
+  assert fits.set_index('depth')['status'].to_dict() == {
+    8: 'fitted',
+    20: 'fitted',
+    50: 'refused',
   }
-  assert set(fits[fits['depth'] != 50]['status']) == {'fitted'}
+  assert set(fits['metric']) == {'accuracy'}
   predictions = pd.read_csv(tmp_path / 'predictions.csv')
   assert {1600, 8000} <= set(predictions['num_images'])
-  assert {path.name for path in report.paths} >= {'curves.png', 'curves.svg'}
+  assert set(predictions['depth']) == {8, 20}
+  names = {path.name for path in report.paths}
+  assert names >= {'audit.json', 'fit.md', 'curves.png', 'curves.svg'}
+  # Nothing else stays behind.
+  assert set(report.paths) == {p for p in tmp_path.rglob('*') if p.is_file()}
   assert '2 distinct sizes' in report.text
-
-
-def test_adding_a_curve_changes_no_other():
-  data = table()
-  alone = fit_table(data[data['depth'] == 8], group=['depth']).frame
-  both = fit_table(data, group=['depth']).frame
-  pd.testing.assert_frame_equal(
-    alone, both[both['depth'] == 8].reset_index(drop=True), check_dtype=False
-  )
 
 
 def test_ungrouped_loss(tmp_path):
   data = table().query('depth == 8').drop(columns='depth')
   data['value'] = 2 * (1 - data['value'])
   report = write_fit_report(tmp_path, data, kind='loss', metric='loss')
-  fits = pd.read_csv(tmp_path / 'fits.csv').set_index('law')
-  assert fits.loc['power_floor', 'gain_per_doubling'] > 0
-  assert '%' not in report.text.replace('90%', '')
+  fits = pd.read_csv(tmp_path / 'fits.csv')
+  assert len(fits) == 1
+  assert (fits['gain_per_doubling'] > 0).all()
+  # Shares of laws and the level are in percent, but no loss is.
+  values = report.text.split('Which law')[0].replace('90%', '')
+  assert '%' not in values
+  assert 'points' not in values
+
+
+def test_answers_targets_and_sizes(tmp_path):
+  data = table()
+  sizes = pd.DataFrame({'depth': [20, 99, 8, 20], 'num_images': [50.0, 9.0, 5e3, 1e5]})
+  report = write_fit_report(
+    tmp_path, data, group=['depth'], sizes=sizes, size='images', targets=[0.8, 0.999]
+  )
+  found = pd.read_csv(tmp_path / 'predictions.csv')
+  assert list(found['depth']) == [20, 99, 8, 20]
+  assert list(found['images']) == list(found['size']) == [50, 9, 5000, 1e5]
+  assert found['reason'].isna().tolist() == [True, False, True, True]
+  assert found['value'].isna().tolist() == [False, True, False, False]
+  text = words_of(report)
+  assert text.count('accuracy 80.0% needs') == 2
+  assert text.count('accuracy 99.9%') == 2
 
 
 @pytest.mark.parametrize(

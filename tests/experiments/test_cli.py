@@ -1,10 +1,11 @@
 """The command line in-process: what it answers, and that errors are one line."""
 
+import json
 import pathlib
 import re
 import shlex
 
-import numpy as np
+import pandas as pd
 import pytest
 
 import configs
@@ -196,21 +197,124 @@ def test_status_of_a_study_not_begun(call, config, tmp_path):
   assert out.splitlines()[-1] == 'base: 2 pending'
 
 
-def test_fit_of_any_csv(call, tmp_path):
-  sizes = np.array([50, 100, 200, 400, 800, 1600, 3200])
-  lines = ['images,top1,net']
-  for net, floor in (('small', 0.10), ('large', 0.05)):
-    lines += [f'{n},{1 - floor - 2 * n**-0.5:.5f},{net}' for n in sizes]
-  (tmp_path / 'runs.csv').write_text('\n'.join(lines))
+SIZES = (50, 100, 200, 400, 800, 1600)
+COLUMNS = ('--size=images', '--value=top1', '--group=net')
+
+
+@pytest.fixture
+def csv(tmp_path):
+  """Returns a function that writes two curves to runs.csv, times a factor."""
+
+  def write(times=1.0, **columns):
+    lines = [','.join(['images', 'top1', 'net', *columns])]
+    for net, floor in (('small', 0.10), ('large', 0.05)):
+      for n in SIZES:
+        value = times * (1 - floor - 2 * n**-0.5)
+        lines.append(','.join([f'{n},{value:.6g},{net}', *map(str, columns.values())]))
+    path = tmp_path / 'runs.csv'
+    path.write_text('\n'.join(lines))
+    return path
+
+  return write
+
+
+def test_fit_of_any_csv(call, csv, tmp_path):
   out_folder = tmp_path / 'fit'
+  status, out, err = call('fit', csv(), *COLUMNS, f'--out={out_folder}')
+  assert (status, err) == (0, '')
+  files = {'fits.csv', 'predictions.csv', 'audit.json', 'fit.md'}
+  assert files <= {p.name for p in out_folder.iterdir()}
+  assert {'curves.png', 'curves.svg'} <= {p.name for p in out_folder.iterdir()}
+  assert 'large' in out
+  (written,) = [line for line in out.splitlines() if line.startswith('written: ')]
+  assert str(out_folder) in written
+  assert all(name in written for name in files)
+  fits = pd.read_csv(out_folder / 'fits.csv')
+  assert list(fits['net']) == ['large', 'small']
+  assert set(fits['metric']) == {'top1'}
+  audit = json.loads((out_folder / 'audit.json').read_text())
+  assert [curve['curve'] for curve in audit['curves']] == [
+    {'net': 'large'},
+    {'net': 'small'},
+  ]
+
+
+def test_fit_answers_rows_and_targets_in_percent(call, csv, tmp_path):
+  rows = tmp_path / 'rows.csv'
+  rows.write_text('net,images\nsmall,5000\nnone,50\nlarge,1k\nsmall,50\n')
   status, out, err = call(
-    'fit', tmp_path / 'runs.csv', '--size=images', '--value=top1', '--group=net',
-    f'--out={out_folder}',
+    'fit', csv(100), *COLUMNS, '--percent', '--target=85', '--target=99.9',
+    f'--predict={rows}', '--num_test=1000', '--chance=10', f'--out={tmp_path / "fit"}',
   )  # fmt: skip
   assert (status, err) == (0, '')
-  assert {'fits.csv', 'predictions.csv'} <= {p.name for p in out_folder.iterdir()}
-  assert 'large' in out
-  assert str(out_folder / 'fits.csv') in out
+  found = pd.read_csv(tmp_path / 'fit' / 'predictions.csv')
+  assert list(found['net']) == ['small', 'none', 'large', 'small']
+  assert list(found['images']) == [5000, 50, 1000, 50]
+  assert list(found['value'].isna()) == [False, True, False, False]
+  assert found['reason'][1] == 'no such curve in the table'
+  assert 'accuracy 85.0% needs' in ' '.join(out.split())
+  assert 'accuracy 99.9%' in ' '.join(out.split())
+  (settings, _) = settings_of(tmp_path / 'fit')
+  assert settings['num_test'] == 1000
+  assert settings['chance'] == pytest.approx(0.1)
+
+
+def settings_of(folder):
+  audit = json.loads((folder / 'audit.json').read_text())
+  return [curve['settings'] for curve in audit['curves']]
+
+
+def test_fit_takes_the_noise_from_columns(call, csv, tmp_path):
+  path = csv(sd=0.01, tests=360)
+  words = ('fit', path, *COLUMNS, '--robust')
+  status, _, err = call(*words, '--num_test=tests', f'--out={tmp_path / "a"}')
+  assert (status, err) == (0, '')
+  for settings in settings_of(tmp_path / 'a'):
+    assert settings['num_test'] == 360
+    assert settings['robust'] is True
+  status, _, err = call(*words, '--se=sd', f'--out={tmp_path / "b"}')
+  assert (status, err) == (0, '')
+  audit = json.loads((tmp_path / 'b' / 'audit.json').read_text())
+  for curve in audit['curves']:
+    assert curve['noise']['source'] == 'standard errors'
+    assert curve['noise']['variance_of_means'] == pytest.approx([1e-4] * len(SIZES))
+
+
+@pytest.mark.parametrize(
+  ('words', 'parts'),
+  [
+    (['--target=85'], ['--target=85', '--percent']),
+    (['--percent', '--target=850'], ['--target=850', '0 to 100']),
+    (['--target=x'], ['--target=x']),
+    (['--target=nan'], ['--target=nan']),
+    (['--kind=loss', '--target=-1'], ['--target=-1', 'from 0 on']),
+    (['--chance=10'], ['--chance=10', '--percent']),
+    (['--percent', '--kind=loss'], ['--percent']),
+    (['--kind=f1'], ['kind', 'f1']),
+    (['--num_test=what'], ['--num_test=what']),
+    (['--num_test=0'], ['--num_test=0']),
+    (['--se=sd'], ["'sd'", '--se']),
+    (['--predict=nowhere.csv'], ['nowhere.csv', 'does not exist']),
+  ],
+)
+def test_a_flag_of_fit_that_cannot_be(error, csv, tmp_path, words, parts):
+  times = 100 if '--percent' in words else 1
+  line = error('fit', csv(times), *COLUMNS, f'--out={tmp_path / "fit"}', *words)
+  for part in parts:
+    assert part in line
+  assert not (tmp_path / 'fit').exists()
+
+
+def test_rows_to_predict_need_the_columns_of_the_fit(error, csv, tmp_path):
+  rows = tmp_path / 'rows.csv'
+  rows.write_text('images\n5000\n')
+  line = error('fit', csv(), *COLUMNS, f'--predict={rows}', f'--out={tmp_path / "fit"}')
+  assert 'rows.csv' in line
+  assert "'net'" in line
+  rows.write_text('images,net\n-5,small\n')
+  line = error('fit', csv(), *COLUMNS, f'--predict={rows}', f'--out={tmp_path / "fit"}')
+  assert 'row 2' in line
+  assert not (tmp_path / 'fit').exists()
 
 
 @pytest.mark.parametrize(
