@@ -110,7 +110,7 @@ class Fit:
     rolling_sizes: how many sizes that were.
     rolling_errors: the same by law.
     evidence: what is known of the noise.
-    spread: factor on the width of the bands, 1 or more, where rolling forecasts missed.
+    spread: factor on the width of the bands, from how the rolling forecasts did.
     data: the curve as errors.
     draws: of the stack, by member.
     settings: what `fit` was told, for the audit and for `stopped_at`.
@@ -458,7 +458,7 @@ def fit(
     window=best.window,
     points=points,
     num_points=len(values),
-    flags=_curve_flags(points, evidence, kind) + best.flags,
+    flags=_curve_flags(points, evidence, kind) + _own_flags(points, best.flags),
     held=held,
     rolling_error=error,
     rolling_sizes=held_sizes,
@@ -489,7 +489,7 @@ def _sizes(sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
 
 
 def _list(rng: int | Sequence[int]) -> list[int]:
-  return [rng] if isinstance(rng, int) else list(rng)
+  return [int(rng)] if isinstance(rng, int | np.integer) else [int(r) for r in rng]
 
 
 def _data(
@@ -625,11 +625,11 @@ def _rolling(
 
 
 def _spread(held: tuple[Held, ...]) -> float:
-  """How much wider the bands should have been to hold the held-out sizes, from 1 to 2.
+  """How wide the bands should have been to hold the held-out sizes, as a factor.
 
   The root of the mean squared miss in units of the band's own deviation, one vote an
-  origin (its sizes share their error), held towards 1 by `_SPREAD_PRIOR` votes. Good forecasts narrow nothing: real
-  curves bend where they have not bent before.
+  origin (its sizes share their error), held towards 1 by `_SPREAD_PRIOR` votes. Good forecasts narrow them little:
+  real curves bend where they have not bent before.
   """
   votes: dict[float, list[float]] = {}
   for one in held:
@@ -641,7 +641,7 @@ def _spread(held: tuple[Held, ...]) -> float:
     )
   means = [float(np.mean(vote)) for vote in votes.values()]
   square = (_SPREAD_PRIOR + sum(means)) / (_SPREAD_PRIOR + len(means))
-  return float(np.clip(np.sqrt(square), 1.0, 2.0))
+  return float(np.clip(np.sqrt(square), 0.85, 2.0))
 
 
 def _curve_flags(
@@ -664,6 +664,12 @@ def _curve_flags(
   return (
     ('double descent',) if later < lowest[peak] - limit[peak] else ('not monotone',)
   )
+
+
+def _own_flags(points: noise_lib.Points, flags: tuple[str, ...]) -> tuple[str, ...]:
+  """Those of the law that hold for the whole curve; its window may be narrower."""
+  decade = points.sizes[-1] >= 10 * points.sizes[0]
+  return tuple(f for f in flags if not (decade and f == 'less than one decade'))
 
 
 def _check(
