@@ -23,7 +23,8 @@ from analysis.solve import coefficients
 # e-fold of 4 in size (a factor 55) is about the width of a bend of a learning curve.
 RHOS = (0.0, 3.0, 30.0)
 _LENGTH = 4.0
-_MAX_ORIGINS = 6
+# With many sizes each origin holds many, so fewer will do.
+_MAX_ORIGINS, _MANY_SIZES, _FEW_ORIGINS = 5, 40, 3
 # Members that say less than this are left out of draws.
 _SILENT = 0.002
 # The scale of the noise has the weight of one observation before any is seen: that of a
@@ -138,8 +139,11 @@ def usable_laws(data: Data, laws: Sequence[str]) -> tuple[str, ...]:
 def roll(data: Data, laws: Sequence[str]) -> Rolled:
   """Predicts the larger sizes from the smaller ones with every member."""
   num = len(data.sizes)
-  first = max(3 if num < 6 else 4, num // 2, num - _MAX_ORIGINS)
-  origins = tuple(range(first, num))
+  first = max(3 if num < 6 else 4, num // 2)
+  # Spread over the upper half, so that near and far forecasts both count.
+  most = _MAX_ORIGINS if num <= _MANY_SIZES else _FEW_ORIGINS
+  count = min(most, num - first)
+  origins = tuple(int(o) for o in np.linspace(first, num - 1, count).round())
   skips = windows(num)
   table = _Table(data, laws, data.sizes)
   members = tuple(
@@ -357,12 +361,18 @@ def _posterior(
   if covariance is None:
     noise, level = _relative(data, seen, 0)
     covariance = _kernel(data.sizes[seen], level, rho) + np.diag(noise)
-  precision = np.linalg.inv(covariance)
+  # The sizes seen are consecutive: a slice needs no copy.
+  part = slice(int(seen[0]), int(seen[-1]) + 1)
   offset, f, s = (
-    column[:, seen] for column in (table.offset, table.first, table.second)
+    column[:, part] for column in (table.offset, table.first, table.second)
   )
-  y = data.errors[seen]
-  fr, sr = f @ precision, s @ precision
+  y = data.errors[part]
+  if rho:
+    precision = np.linalg.inv(covariance)
+    fr, sr = f @ precision, s @ precision
+  else:
+    precision = 1 / np.diag(covariance)
+    fr, sr = f * precision, s * precision
   target = y - offset
   ff, fs, ss = (fr * f).sum(1), (fr * s).sum(1), (sr * s).sum(1)
   first, second = coefficients(
@@ -374,7 +384,8 @@ def _posterior(
     (sr * target).sum(1),
   )
   residual = target - first[:, None] * f - second[:, None] * s
-  squares = ((residual @ precision) * residual).sum(1)
+  weighted = residual @ precision if rho else residual * precision
+  squares = (weighted * residual).sum(1)
   unit = _unit(data, int(seen[-1]))
   prior_dof = _PRIOR_DOF + min(data.variance_dof, 3.0)
   dof = np.maximum(len(seen) - table.linear, 0.0) + prior_dof
@@ -418,16 +429,15 @@ def _moments(
   gain = np.linalg.solve(covariance, kernel[:count, count:]).T
   rest = np.diag(kernel)[count:] + noise[count:]
   rest = rest - (gain * kernel[count:, :count]).sum(1)
-  f, s = table.first, table.second
-  mean = (
-    table.offset[:, ahead]
-    + post.first[:, None] * f[:, ahead]
-    + post.second[:, None] * s[:, ahead]
-    + post.residual @ gain.T
-  )
+  here = slice(int(seen[0]), int(seen[-1]) + 1)
+  there = slice(int(ahead[0]), int(ahead[-1]) + 1)
+  df, ds = table.first[:, there], table.second[:, there]
+  mean = table.offset[:, there] + post.first[:, None] * df + post.second[:, None] * ds
+  if rho:
+    mean = mean + post.residual @ gain.T
+    df = df - table.first[:, here] @ gain.T
+    ds = ds - table.second[:, here] @ gain.T
   a, b, d = _inverse(post, slice(None))
-  df = f[:, ahead] - f[:, seen] @ gain.T
-  ds = s[:, ahead] - s[:, seen] @ gain.T
   spread = a[:, None] * df * df + 2 * b[:, None] * df * ds + d[:, None] * ds * ds
   variance = post.variance[:, None] * (rest + spread)
   weight = post.weight[:, None]

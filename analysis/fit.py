@@ -423,13 +423,15 @@ def fit(
     )
 
   fits: dict[str, LawFit | Refusal] = {
-    law: Refusal(law, reason) if (reason := reasons[law]) else fit_alone(law, 0)
+    law: Refusal(law, reason)
+    if (reason := reasons[law])
+    else fit_alone(law, draws if law in SHOWN else 0)
     for law in laws
   }
   fitted = [law for law in laws if isinstance(fits[law], LawFit)]
   headline = _headline(fitted, shares, fits)
-  for law in {headline, *SHOWN} & set(fitted):
-    fits[law] = fit_alone(law, draws)
+  if draws and headline not in SHOWN:
+    fits[headline] = fit_alone(headline, draws)
   held, error, held_sizes, by_law = _rolling(rolled, weights, data, points, kind, level)
   stacked = ensemble.draw(
     data,

@@ -216,13 +216,15 @@ def misfit(
   Returns:
     The variance where the level is 1, and the degrees of freedom of the sum by Satterthwaite's rule.
   """
+  nothing = not known.any()
   known = known + (1e-9 * np.abs(means).max() + 1e-60) ** 2
-  extra = 0.0
-  # Weights and residuals depend on each other; the loop settles in a few rounds.
-  for _ in range(10):
+  # Weights and residuals depend on each other; the loop settles in a few rounds, or at
+  # once where the shape of the weights is that of the levels whatever the variance.
+  extra = float(np.var(means)) if nothing else 0.0
+  for _ in range(1 if nothing else 6):
     squares = (means - fit_curve(1 / (known + extra * levels))) ** 2
     before, extra = extra, _solve_misfit(squares, known, residual_dof, levels)
-    if abs(extra - before) <= 1e-3 * (extra + known.mean()):
+    if abs(extra - before) <= 1e-2 * (extra + known.mean()):
       break
   share = extra / (extra + known.mean())
   return extra, 1 / ((1 - share) ** 2 / known_dof + share**2 / residual_dof)

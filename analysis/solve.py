@@ -14,7 +14,7 @@ from analysis.laws import Columns, Law
 
 _ROUNDS = 60
 # Enough for a shape to 1e-3 from a grid cell: for draws and weights, not for results.
-ROUGH = 6
+ROUGH = 4
 
 
 @dataclasses.dataclass(frozen=True)
