@@ -279,29 +279,17 @@ def curves_figure(
 
 
 def forecast(fit: Fit, end: float) -> tuple[np.ndarray, Prediction]:
-  """What all laws together say from the smallest size to `end`.
-
-  A member that left the smallest sizes out says nothing of them: it was not told what
-  is there, and would draw the line away from points in plain sight. From the largest
-  window's start on this is `fit.predict`.
+  """What all laws together say, from where they follow the data on, to `end`.
 
   Returns:
     Sizes [S], the largest measured among them, and the forecast there.
   """
-  first, last = float(fit.points.sizes[0]), float(fit.points.sizes[-1])
+  first, last = fit.follows, float(fit.points.sizes[-1])
   x = np.geomspace(first, last, 80)
   x[0], x[-1] = first, last
   if end > last:
     x = np.append(x, np.geomspace(last, end, 41)[1:])
-  skips = sorted({draws.member.skip for draws in fit.draws})
-  starts = np.array([fit.points.sizes[skip] for skip in skips])
-  x = x[x >= starts[0]]
-  told = np.searchsorted(starts, x, side='right') - 1
-  parts = []
-  for index in np.unique(told):
-    heard = tuple(d for d in fit.draws if d.member.skip <= skips[index])
-    parts.append(dataclasses.replace(fit, draws=heard).predict(x[told == index]))
-  return x, Prediction(*(np.concatenate(bands) for bands in zip(*parts, strict=True)))
+  return x, fit.predict(x)
 
 
 def draw_forecast(

@@ -122,7 +122,8 @@ def accuracy_against_images(
 
   Args:
     table: one metric; columns num_images, value and `group`.
-    fits: group values -> fit to draw with its bands, solid inside its window and
+    fits: group values -> fit to draw with its bands, solid where it follows
+      the data and
       dashed to twice the largest size. Refusals are drawn as points only.
     title: above the axes.
     group: columns that tell curves apart.
@@ -326,7 +327,7 @@ def _points(
 
 def _curve(axes: Axes, found: Fit, end: float, percent: float, colour: str) -> float:
   """Draws a fit with its bands; returns its value at the end."""
-  first, last = found.points.sizes[[0, -1]]
+  first, last = found.follows, float(found.points.sizes[-1])
   for lo, hi, dash in (
     (first, last, '-'),
     (last, end, (0, (4, 2))),

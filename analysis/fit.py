@@ -160,6 +160,22 @@ class Fit:
     """Distinct sizes."""
     return len(self.points.sizes)
 
+  @functools.cached_property
+  def follows(self) -> float:
+    """The size from which on the curve follows the measured means, in images.
+
+    Laws are weighed by what they say of large sizes. Where small ones are another
+    regime, such as near chance, the curve passes them by, and is not drawn there.
+    """
+    sizes, means = self.points.sizes, self.points.means
+    deviation = np.sqrt(self.evidence.means)
+    if not self.evidence.means.all():
+      deviation = np.full(len(sizes), self.best.residual_sd)
+    miss = np.abs(self.predict(sizes).value - means)
+    off = np.flatnonzero(miss > 3 * deviation + 0.03 * np.ptp(means))
+    start = int(off[-1]) + 1 if len(off) else 0
+    return float(sizes[min(start, len(sizes) - 2)])
+
   def predict(self, sizes: Sequence[float] | np.ndarray | float) -> Prediction:
     """The curve with both bands at sizes [S] (images); fractions stay in [0, 1]."""
     sizes = _sizes(sizes)

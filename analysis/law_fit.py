@@ -21,6 +21,9 @@ from analysis.laws import LAWS, Kind, Law
 from analysis.solve import ROUGH, Solution, Starts, solve, solve_from_many
 
 Interval = tuple[float, float]
+# Least eigenvalue of the parameters' correlation below which they are one ridge: with two
+# of them, a correlation of 0.999.
+_RIDGE = 1e-3
 _Value = TypeVar('_Value', float, np.ndarray)
 
 # Points of a standard normal that stand for the noise of a new run in a prediction
@@ -268,7 +271,8 @@ def fit_law(
     num_points=count,
     flags=_flags(
       form, params, intervals, found.shape[0], points, noise, evidence, at_sizes, kind
-    ),
+    )
+    + _ridge_flags(drawn),
     residual_sd=float(np.sqrt(squares.sum() / max(count - len(names), 1))),
     aicc=_aicc(residuals, weights, _num_parameters(form, chance)),
     noise=noise,
@@ -410,6 +414,20 @@ def _flags(
     if e_hi - e_lo > 0.5 * abs(curve[-1]):
       flags.append('floor unidentified')
   return tuple(flags)
+
+
+def _ridge_flags(draws: np.ndarray) -> tuple[str, ...]:
+  """Whether some parameters are known only together: their draws lie on a ridge."""
+  if not len(draws):
+    return ()
+  # Amplitudes vary over decades; in the linear scale a few draws would be everything.
+  values = np.sign(draws) * np.log1p(np.abs(draws))
+  values = values[:, values.std(axis=0) > 1e-9 * np.abs(values).max(axis=0)]
+  if values.shape[1] < 2:
+    return ()
+  correlation = np.corrcoef(values, rowvar=False)
+  least = float(np.linalg.eigvalsh(correlation)[0])
+  return ('ill-conditioned',) if least < _RIDGE else ()
 
 
 def normal_points() -> np.ndarray:

@@ -170,7 +170,7 @@ def test_bands_cover(forecasts):
   assert (np.median(widths, axis=0) < 0.5 * np.median(changes, axis=0)).all()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_bands_cover_at_every_number_of_sizes_and_seeds():
   found = forecast_all(40)
   hits, _, _ = covered(found)
@@ -719,7 +719,21 @@ def test_no_curve_is_too_odd():
   check_odd_curves(range(60, 66), tuple(LAWS))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_none_of_a_thousand_curves_is_too_odd():
   check_odd_curves(range(1000, 2000), FEW)
   check_odd_curves(range(2000, 2100), tuple(LAWS))
+
+
+def test_the_curve_is_drawn_from_where_it_follows_the_data():
+  rng = np.random.default_rng(3)
+  sizes = np.repeat(np.geomspace(100, 51200, 10), 3)
+  law = 0.08 + 5.0 * sizes**-0.45
+  whole = fit(sizes, law * (1 + 0.01 * rng.standard_normal(30)), kind='error')
+  assert isinstance(whole, Fit)
+  assert whole.follows == 100
+  # Too few updates at the two smallest sizes to leave chance.
+  stuck = np.where(sizes < 300, 0.9, law)
+  late = fit(sizes, stuck * (1 + 0.01 * rng.standard_normal(30)), kind='error')
+  assert isinstance(late, Fit)
+  assert late.follows > 200

@@ -515,7 +515,7 @@ def test_intervals_cover_roughly():
   assert min(shares.values()) >= 0.75, shares
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize(('loss', 'most'), [('squares', 0.95), ('huber', 0.97)])
 def test_intervals_cover_at_their_level(loss, most):
   """Measured: 0.91 to 0.93 for squares, 0.92 to 0.96 for huber.
@@ -607,7 +607,7 @@ def test_errors_of_chinchilla_roughly(chinchilla):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_errors_of_chinchilla(chinchilla):
   table, published = chinchilla
   found = fitted(*kept(table), draws=4000)
@@ -622,7 +622,7 @@ def test_errors_of_chinchilla(chinchilla):
   assert allocation.params_exponent == pytest.approx(centre, abs=0.1 * error)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_errors_of_chinchilla_on_the_published_draws(chinchilla):
   """The same 4000 resamples: what remains is what the published fits left undone."""
   table, published = chinchilla
