@@ -126,7 +126,7 @@ def fit_table(
     )
     fits.setdefault(metric, {})[key] = found
     names = {**dict(zip(group, key, strict=True)), 'metric': metric}
-    rows.append({**names, **_row(found, curve)})
+    rows.append({**_beside(_row(found, curve), group), **names})
     if isinstance(found, Fit):
       largest = found.points.sizes[-1]
       sizes = np.append(found.points.sizes, [2 * largest, 10 * largest])
@@ -134,10 +134,12 @@ def fit_table(
       for size, seen, row in zip(
         sizes, observed, prediction_rows(found.predict(sizes)), strict=True
       ):
-        predictions.append({**names, 'num_images': size, 'observed': seen, **row})
+        row = {'num_images': size, 'observed': seen, **row}
+        predictions.append({**_beside(row, group), **names})
   if progress:
     progress(grouped.ngroups, grouped.ngroups)
-  columns = [*group, 'metric', 'num_images', 'observed', *Prediction._fields]
+  columns = ['num_images', 'observed', *Prediction._fields]
+  columns = [*group, 'metric', *_beside(dict.fromkeys(columns), group)]
   return FitTable(
     group=tuple(group),
     fits=fits,
@@ -154,9 +156,11 @@ def predict_rows(fits: Fits, sizes: pd.DataFrame, group: Sequence[str]) -> pd.Da
   reason.
   """
   answer = sizes[[*group, 'num_images']].reset_index(drop=True).copy()
-  for name in Prediction._fields:
+  fields = list(_beside(dict.fromkeys(Prediction._fields), group))
+  why = next(iter(_beside({'reason': None}, group)))
+  for name in fields:
     answer[name] = math.nan
-  answer['reason'] = ''
+  answer[why] = ''
   # A column may be numbers in one file and text in the other; names compare as text.
   by_name = {tuple(map(str, key)): found for key, found in fits.items()}
   keys = [
@@ -168,11 +172,11 @@ def predict_rows(fits: Fits, sizes: pd.DataFrame, group: Sequence[str]) -> pd.Da
     found = by_name.get(key)
     if isinstance(found, Fit):
       bands = found.predict(answer['num_images'].to_numpy(float)[rows])
-      for name, values in zip(Prediction._fields, bands, strict=True):
+      for name, values in zip(fields, bands, strict=True):
         answer.loc[rows, name] = values
     else:
       reason = found.reason if found else 'no such curve in the table'
-      answer.loc[rows, 'reason'] = reason
+      answer.loc[rows, why] = reason
   return answer
 
 
@@ -181,6 +185,11 @@ def prediction_rows(bands: Prediction) -> list[dict[str, float]]:
   return [
     dict(zip(Prediction._fields, row, strict=True)) for row in zip(*bands, strict=True)
   ]
+
+
+def _beside(row: dict[str, Any], group: Sequence[str]) -> dict[str, Any]:
+  """The row with every name that a group column has already turned into fit_NAME."""
+  return {f'fit_{name}' if name in group else name: row[name] for name in row}
 
 
 def plain(value: Any) -> Hashable:
@@ -230,9 +239,8 @@ def _fit_columns(group: Sequence[str]) -> list[str]:
   def banded(name: str) -> list[str]:
     return [name + band for band in _BANDS]
 
-  return [
-    *group,
-    *('metric', 'status', 'reason', 'law', 'say', 'window_lo', 'window_hi'),
+  columns = [
+    *('status', 'reason', 'law', 'say', 'window_lo', 'window_hi'),
     *('grade', 'grade_reason', 'grade_10x', 'grade_10x_reason', 'flags'),
     *(column for name in _PARAMETERS for column in banded(name)),
     *banded('predict_2x'),
@@ -241,3 +249,4 @@ def _fit_columns(group: Sequence[str]) -> list[str]:
     *('rolling_error', 'rolling_sizes', 'residual_sd'),
     *('num_sizes', 'num_points', 'min_size', 'max_size', 'level'),
   ]
+  return [*group, 'metric', *_beside(dict.fromkeys(columns), group)]

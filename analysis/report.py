@@ -228,12 +228,14 @@ def write_fit_report(
 
 def _named(predictions: pd.DataFrame, group: Sequence[str], size: str) -> pd.DataFrame:
   """Columns of predictions.csv; the sizes also under the name they came with."""
-  table = predictions.rename(columns={'num_images': 'size'})
-  if size not in table:
-    table[size] = table['size']
-  own = [size] if size != 'size' else []
-  first = [*group, *own, 'size', 'value', 'lo', 'hi', 'curve_lo', 'curve_hi']
-  return table[[*first, *(name for name in ('observed', 'reason') if name in table)]]
+  column = 'fit_size' if 'size' in group else 'size'
+  table = predictions.rename(columns={'num_images': column})
+  own = [size] if size not in table else []
+  table = table.assign(**{name: table[column] for name in own})
+  first = ['value', 'lo', 'hi', 'curve_lo', 'curve_hi', 'observed', 'reason']
+  # A group column of the same name keeps it, and the result has a longer one.
+  first = [f'fit_{name}' if name in group else name for name in first]
+  return table[[*group, *own, column, *(name for name in first if name in table)]]
 
 
 def _fit_figures(

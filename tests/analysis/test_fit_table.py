@@ -274,3 +274,18 @@ def test_equal_tables_give_equal_audits(fitted):
     audit.audit_json(make_table(), f.fits['value'], ('depth',)) for f in (fitted, again)
   )
   assert one == two
+
+
+@pytest.mark.parametrize('name', ['e', 'law', 'lo', 'reason'])
+def test_a_group_may_be_named_like_a_result(name):
+  table = make_table((8, SHORT)).rename(columns={'depth': name})
+  found = fit_few(table, group=(name,))
+  assert list(found.frame[name]) == [8, SHORT]
+  assert found.frame.columns.is_unique
+  assert found.predictions.columns.is_unique
+  if name in ('e', 'law', 'reason'):
+    assert f'fit_{name}' in found.frame
+  sizes = pd.DataFrame({name: [SHORT, 8], 'num_images': [10.0, 3200.0]})
+  answer = predict_rows(found.fits['value'], sizes, (name,))
+  assert list(answer[name]) == [SHORT, 8]
+  assert answer['value'].isna().tolist() == [True, False]

@@ -414,7 +414,8 @@ NAMES = st.one_of(
     lambda names: any(name % 1 for name in names)
   ),
   st.lists(
-    st.text(st.characters(codec='utf-8', exclude_characters='\0'), min_size=1)
+    # Without quotes, as pandas writes it, a lone carriage return ends the line.
+    st.text(st.characters(codec='utf-8', exclude_characters='\0\r'), min_size=1)
     .map(lambda text: 'n ' + text.strip() + '.'),
     min_size=1,
     max_size=3,
