@@ -12,7 +12,7 @@ Members are weighed by their log score at larger sizes when given the smaller on
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -84,6 +84,7 @@ class Rolled:
     means, deviations: of each origin, [M, S].
     dof: of each origin, [M]; predictions are Student's t.
     scores: [M] sum over origins of the mean log density of the held-out errors.
+    table: the laws' grids at the sizes, for `draw`.
   """
 
   members: tuple[Member, ...]
@@ -93,6 +94,7 @@ class Rolled:
   deviations: tuple[np.ndarray, ...]
   dof: tuple[np.ndarray, ...]
   scores: np.ndarray
+  table: '_Table' = dataclasses.field(repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +147,7 @@ def roll(data: Data, laws: Sequence[str]) -> Rolled:
   count = min(most, num - first)
   origins = tuple(int(o) for o in np.linspace(first, num - 1, count).round())
   skips = windows(num)
-  table = _Table(data, laws, data.sizes)
+  table = _Table(data, laws)
   members = tuple(
     Member(law, skip, rho) for skip in skips for rho in RHOS for law in table.laws
   )
@@ -158,9 +160,8 @@ def roll(data: Data, laws: Sequence[str]) -> Rolled:
       start = 0 if skip == 0 else (origin * skip) // num
       if origin - start < 3:
         start = max(0, origin - 3)
-      seen, ahead = np.arange(start, origin), np.arange(origin, num)
       for rho in RHOS:
-        rows.append(_moments(table, seen, ahead, rho))
+        rows.append(_moments(table, slice(start, origin), slice(origin, num), rho))
     mean = np.concatenate([row[0] for row in rows])
     variance = np.concatenate([row[1] for row in rows])
     dof = np.concatenate([row[2] for row in rows])
@@ -179,6 +180,7 @@ def roll(data: Data, laws: Sequence[str]) -> Rolled:
     tuple(deviations),
     tuple(dofs),
     scores,
+    table,
   )
 
 
@@ -191,36 +193,8 @@ def log_t(z: np.ndarray, dof: np.ndarray) -> np.ndarray:
   return constant - half * np.log1p(z * z / dof)
 
 
-def pool(scores: np.ndarray, prior: np.ndarray, strength: float = 5.0) -> np.ndarray:
-  """Weights of the members for each of C curves, [C, M].
-
-  A curve's own score speaks for itself; what all curves of a table have in common is
-  learnt as the mixture's proportions (EM), held towards `prior` by `strength` curves.
-  """
-  prior = prior / prior.sum()
-  proportions = prior
-  for _ in range(200):
-    weights = _softmax(scores + np.log(proportions))
-    before = proportions
-    proportions = weights.sum(axis=0) + strength * prior
-    proportions = proportions / proportions.sum()
-    if np.abs(proportions - before).max() < 1e-6:
-      break
-  return _softmax(scores + np.log(proportions))
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-  x = np.exp(x - x.max(axis=-1, keepdims=True))
-  return x / x.sum(axis=-1, keepdims=True)
-
-
 def draw(
-  data: Data,
-  laws: Sequence[str],
-  members: Sequence[Member],
-  weights: np.ndarray,
-  num_draws: int,
-  generator: np.random.Generator,
+  rolled: Rolled, weights: np.ndarray, num_draws: int, generator: np.random.Generator
 ) -> tuple[Draws, ...]:
   """Draws from the stack: members by weight, shapes and coefficients by likelihood."""
   weights = np.where(weights < _SILENT * weights.max(), 0.0, weights)
@@ -228,81 +202,116 @@ def draw(
   # Systematic sampling: the share of a member is its weight to within one draw.
   marks = (np.arange(num_draws) + generator.random()) / num_draws
   counts = np.diff(np.searchsorted(marks, edges))
-  table = _Table(data, laws, data.sizes[-1:])
-  found = []
+  data, found = rolled.table.data, []
   posteriors: dict[tuple[int, float], _Posterior] = {}
-  for member, count in zip(members, counts, strict=True):
+  for member, count in zip(rolled.members, counts, strict=True):
     if not count:
       continue
     key = (member.skip, member.rho)
     if key not in posteriors:
-      seen = np.arange(member.skip, len(data.sizes))
-      posteriors[key] = _posterior(table, seen, member.rho)
-    found.append(_sample(table, posteriors[key], member, int(count), generator))
+      seen = slice(member.skip, len(data.sizes))
+      noise, level = _relative(data, seen, 0)
+      covariance = _kernel(data.sizes[seen], level, member.rho) + np.diag(noise)
+      posteriors[key] = _posterior(rolled.table, seen, covariance)
+    found.append(_sample(rolled.table, posteriors[key], member, int(count), generator))
   return tuple(found)
 
 
 def paths(
-  data: Data, draws: Draws, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """The true curve at `sizes` [S] given each of D draws of a member.
+  data: Data, draws: Sequence[Draws], sizes: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+  """The true curve at `sizes` [S] given each of the draws, member by member.
 
-  Returns:
+  Yields:
     Mean [D, S] of the curve given the draw; and, both to be multiplied by the draw's
     noise scale, the covariance [S, S] of the curve about that mean, normal, and the
     variance [S] that one new run adds.
   """
-  member = draws.member
-  seen = np.arange(member.skip, len(data.sizes))
-  count = len(seen)
+  rests: dict[tuple[int, float], tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+  for one in draws:
+    key = (one.member.skip, one.member.rho)
+    if key not in rests:
+      rests[key] = _rest(data, *key, sizes)
+    gain, rest, run = rests[key]
+    curve = one.curve(data, np.append(data.sizes[one.member.skip :], sizes))
+    seen = curve.shape[1] - len(sizes)
+    left = data.errors[one.member.skip :] - curve[:, :seen]
+    yield curve[:, seen:] + left @ gain, rest, run
+
+
+def _rest(
+  data: Data, skip: int, rho: float, sizes: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Regression [J, S] on what a law leaves at the sizes seen; see `paths` for the rest."""
+  seen = slice(skip, len(data.sizes))
+  count = seen.stop - seen.start
   noise, level = _relative(data, seen, len(sizes))
-  kernel = _kernel(np.append(data.sizes[seen], sizes), level, member.rho)
+  kernel = _kernel(np.append(data.sizes[seen], sizes), level, rho)
   gain = np.linalg.solve(
     kernel[:count, :count] + np.diag(noise[:count]), kernel[:count, count:]
-  ).T
-  left = data.errors[seen] - draws.curve(data, data.sizes[seen])
-  mean = draws.curve(data, sizes) + left @ gain.T
-  rest = kernel[count:, count:] - gain @ kernel[:count, count:]
+  )
+  rest = kernel[count:, count:] - kernel[count:, :count] @ gain
   run = noise[count:]
   if data.variance is not None:
     run = (data.run[0] + data.run[1] / sizes) / _unit(data)
-  return mean, rest, run
+  return gain, rest, run
 
 
 # Below: one member at a time is too slow, so all laws share their grids as one table.
 
 
 class _Table:
-  """Columns of every grid cell of every law at the sizes of a curve and at targets."""
+  """Columns of every grid cell of every law at the sizes of a curve.
 
-  def __init__(self, data: Data, laws: Sequence[str], targets: np.ndarray):
+  All laws but one have a first column of ones or none, so it is kept as a number. The
+  saturating law with a known chance has its one column first: here it goes second.
+
+  Attributes:
+    data, laws: of what.
+    constant: [G] the first column, 1 or 0.
+    second, offset: [G, J]; `offset` is 0 but for the cells `bent`.
+    free: [2, G] which coefficients may be negative.
+    linear: [G] how many coefficients are used.
+    starts: [L] first cell of each law.
+    turned: laws whose first column went second.
+  """
+
+  def __init__(self, data: Data, laws: Sequence[str]):
     self.data = data
     self.laws = usable_laws(data, laws)
-    self.scale = data.scale
-    x = np.concatenate([data.sizes, targets]) / self.scale
-    parts, free, linear, starts, start = [], [], [], [], 0
+    x = data.sizes / data.scale
+    offsets, constants, seconds, free, linear, counts = [], [], [], [], [], []
+    self.turned = set()
     for name in self.laws:
       law = LAWS[name]
       chance = data.chance if law.takes_chance else None
-      columns = law.columns(x, law.grid, chance)
-      parts.append(columns)
-      cells = len(law.grid)
-      free.append(np.repeat([law.free], cells, axis=0))
-      used = law.linear - (chance is not None)
-      linear.append(np.full(cells, used))
-      starts.append(start)
-      start += cells
-    self.offset, self.first, self.second = (
-      np.concatenate(column) for column in zip(*parts, strict=True)
+      offset, first, second = law.columns(x, law.grid, chance)
+      if np.ptp(first):
+        self.turned.add(name)
+        first, second = second, first
+      offsets.append(offset)
+      constants.append(first[:, 0])
+      seconds.append(second)
+      free.append(np.repeat([law.free], len(law.grid), axis=0))
+      linear.append(np.full(len(law.grid), law.linear - (chance is not None)))
+      counts.append(len(law.grid))
+    self.offset, self.constant, self.second, self.free, self.linear = (
+      np.concatenate(part) for part in (offsets, constants, seconds, free, linear)
     )
-    self.free = np.concatenate(free).T
-    self.linear = np.concatenate(linear)
-    self.starts = np.array(starts)
-    self.ends = np.append(self.starts[1:], start)
+    self.free = self.free.T
+    self.bent = np.flatnonzero(self.offset.any(axis=1))
+    self.counts = np.array(counts)
+    self.starts = np.cumsum(self.counts) - self.counts
 
   def cells(self, law: str) -> slice:
     index = self.laws.index(law)
-    return slice(self.starts[index], self.ends[index])
+    return slice(self.starts[index], self.starts[index] + self.counts[index])
+
+  def softmax(self, log: np.ndarray) -> np.ndarray:
+    """Within each law. [G] -> [G]."""
+    top = np.maximum.reduceat(log, self.starts)
+    weight = np.exp(log - np.repeat(top, self.counts))
+    return weight / np.repeat(np.add.reduceat(weight, self.starts), self.counts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -314,7 +323,6 @@ class _Posterior:
   variance: np.ndarray
   weight: np.ndarray
   dof: np.ndarray
-  residual: np.ndarray
   products: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -327,16 +335,14 @@ def _unit(data: Data, last: int | None = None) -> float:
   return max(_PRIOR_SD * float(np.median(seen)), data.smallest) ** 2
 
 
-def _relative(
-  data: Data, seen: np.ndarray, num_ahead: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _relative(data: Data, seen: slice, num_ahead: int) -> tuple[np.ndarray, np.ndarray]:
   """Relative noise variance of size means, and relative level of the curve.
 
   Both for the sizes seen and `num_ahead` others, which take the level of the last: what
   is not seen must not tell.
   """
-  last = int(seen[-1])
-  level = np.minimum.accumulate(data.errors[: last + 1])[seen]
+  last = seen.stop - 1
+  level = np.minimum.accumulate(data.errors[: seen.stop])[seen]
   # The lowest of a few noisy points is low: no level is below a tenth of the median.
   level = np.maximum(level, 0.1 * np.median(data.errors[seen]))
   level = np.maximum(level, data.smallest)
@@ -354,47 +360,41 @@ def _kernel(sizes: np.ndarray, level: np.ndarray, rho: float) -> np.ndarray:
   return rho * np.outer(level, level) * np.exp(-np.abs(log[:, None] - log) / _LENGTH)
 
 
-def _posterior(
-  table: _Table, seen: np.ndarray, rho: float, covariance: np.ndarray | None = None
-) -> _Posterior:
-  data = table.data
-  if covariance is None:
-    noise, level = _relative(data, seen, 0)
-    covariance = _kernel(data.sizes[seen], level, rho) + np.diag(noise)
-  # The sizes seen are consecutive: a slice needs no copy.
-  part = slice(int(seen[0]), int(seen[-1]) + 1)
-  offset, f, s = (
-    column[:, part] for column in (table.offset, table.first, table.second)
-  )
-  y = data.errors[part]
-  if rho:
-    precision = np.linalg.inv(covariance)
-    fr, sr = f @ precision, s @ precision
+def _posterior(table: _Table, seen: slice, covariance: np.ndarray) -> _Posterior:
+  """Given the sizes seen, whose errors have this covariance relative to the scale."""
+  y = table.data.errors[seen]
+  s, bent = table.second[:, seen], table.bent
+  offset = table.offset[bent, seen]
+  # A diagonal precision as a vector: most of the time goes into these products.
+  diagonal = np.diag(covariance)
+  if np.count_nonzero(covariance) == len(diagonal):
+    precision = 1 / diagonal
+    sp, op, ones, yp = s * precision, offset * precision, precision, y * precision
   else:
-    precision = 1 / np.diag(covariance)
-    fr, sr = f * precision, s * precision
-  target = y - offset
-  ff, fs, ss = (fr * f).sum(1), (fr * s).sum(1), (sr * s).sum(1)
-  first, second = coefficients(
-    (table.free[0], table.free[1]),
-    ff,
-    fs,
-    ss,
-    (fr * target).sum(1),
-    (sr * target).sum(1),
-  )
-  residual = target - first[:, None] * f - second[:, None] * s
-  weighted = residual @ precision if rho else residual * precision
-  squares = (weighted * residual).sum(1)
-  unit = _unit(data, int(seen[-1]))
-  prior_dof = _PRIOR_DOF + min(data.variance_dof, 3.0)
-  dof = np.maximum(len(seen) - table.linear, 0.0) + prior_dof
-  total = squares + prior_dof * unit
-  log = -0.5 * dof * np.log(total)
-  weight = np.empty_like(log)
-  for begin, end in zip(table.starts, table.ends, strict=True):
-    weight[begin:end] = _softmax(log[begin:end])
-  return _Posterior(first, second, total / dof, weight, dof, residual, (ff, fs, ss))
+    precision = np.linalg.inv(covariance)
+    sp, op, ones, yp = (
+      s @ precision,
+      offset @ precision,
+      precision.sum(0),
+      y @ precision,
+    )
+  ff = table.constant * ones.sum()
+  fs, sy = s @ ones * table.constant, s @ yp
+  ss = np.einsum('gj,gj->g', sp, s)
+  fy = table.constant * yp.sum()
+  yy = np.full(len(ss), yp @ y)
+  fy[bent] -= table.constant[bent] * op.sum(1)
+  sy[bent] -= np.einsum('gj,gj->g', op, s[bent])
+  yy[bent] += np.einsum('gj,gj->g', op, offset - 2 * y)
+  first, second = coefficients((table.free[0], table.free[1]), ff, fs, ss, fy, sy)
+  # From products: the digits that cancel are far below the prior's share of the total.
+  squares = yy + first * (first * ff - 2 * fy) + second * (second * ss - 2 * sy)
+  squares = np.maximum(squares + 2 * first * second * fs, 0.0)
+  prior_dof = _PRIOR_DOF + min(table.data.variance_dof, 3.0)
+  dof = np.maximum(len(y) - table.linear, 0.0) + prior_dof
+  total = squares + prior_dof * _unit(table.data, seen.stop - 1)
+  weight = table.softmax(-0.5 * dof * np.log(total))
+  return _Posterior(first, second, total / dof, weight, dof, (ff, fs, ss))
 
 
 def _inverse(
@@ -415,40 +415,37 @@ def _inverse(
 
 
 def _moments(
-  table: _Table, seen: np.ndarray, ahead: np.ndarray, rho: float
+  table: _Table, seen: slice, ahead: slice, rho: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Mean and variance [L, S] of new size means under each law, and its dof [L]."""
   data = table.data
-  noise, level = _relative(data, seen, len(ahead))
+  count = seen.stop - seen.start
+  noise, level = _relative(data, seen, ahead.stop - ahead.start)
   if data.variance is not None:
-    noise[len(seen) :] = np.maximum(data.variance[ahead] / _unit(data), 1e-4)
-  kernel = _kernel(data.sizes[np.append(seen, ahead)], level, rho)
-  count = len(seen)
+    noise[count:] = np.maximum(data.variance[ahead] / _unit(data), 1e-4)
+  sizes = np.append(data.sizes[seen], data.sizes[ahead])
+  kernel = _kernel(sizes, level, rho)
   covariance = kernel[:count, :count] + np.diag(noise[:count])
-  post = _posterior(table, seen, rho, covariance)
-  gain = np.linalg.solve(covariance, kernel[:count, count:]).T
+  post = _posterior(table, seen, covariance)
+  # Regressed on what is left at the sizes seen, [J, S]; without discrepancy nothing is.
+  gain = np.linalg.solve(covariance, kernel[:count, count:])
   rest = np.diag(kernel)[count:] + noise[count:]
-  rest = rest - (gain * kernel[count:, :count]).sum(1)
-  here = slice(int(seen[0]), int(seen[-1]) + 1)
-  there = slice(int(ahead[0]), int(ahead[-1]) + 1)
-  df, ds = table.first[:, there], table.second[:, there]
-  mean = table.offset[:, there] + post.first[:, None] * df + post.second[:, None] * ds
-  if rho:
-    mean = mean + post.residual @ gain.T
-    df = df - table.first[:, here] @ gain.T
-    ds = ds - table.second[:, here] @ gain.T
-  a, b, d = _inverse(post, slice(None))
-  spread = a[:, None] * df * df + 2 * b[:, None] * df * ds + d[:, None] * ds * ds
-  variance = post.variance[:, None] * (rest + spread)
+  rest = rest - (gain * kernel[:count, count:]).sum(0)
+  one = 1 - gain.sum(0)
+  second = table.second[:, ahead] - (table.second[:, seen] @ gain if rho else 0.0)
+  mean = post.first[:, None] * one + post.second[:, None] * second
+  mean += data.errors[seen] @ gain
+  mean[table.bent] += table.offset[table.bent, ahead]
+  mean[table.bent] -= table.offset[table.bent, seen] @ gain
+  a, b, d = (part[:, None] for part in _inverse(post, slice(None)))
+  spread = a * one**2 + second * (2 * b * one + d * second)
   weight = post.weight[:, None]
+  # About the middle of the law, whose square would swallow the variance.
   center = np.add.reduceat(weight * mean, table.starts, axis=0)
-  square = np.add.reduceat(weight * mean**2, table.starts, axis=0)
-  within = np.add.reduceat(weight * variance, table.starts, axis=0)
-  return (
-    center,
-    within + np.maximum(square - center**2, 0.0),
-    post.dof[table.starts],
-  )
+  within = post.variance[:, None] * (rest + spread)
+  within += (mean - np.repeat(center, table.counts, axis=0)) ** 2
+  variance = np.add.reduceat(weight * within, table.starts, axis=0)
+  return center, variance, post.dof[table.starts]
 
 
 def _sample(
@@ -477,4 +474,6 @@ def _sample(
     first = np.maximum(first, 0.0)
   if not law.free[1]:
     second = np.maximum(second, 0.0)
+  if member.law in table.turned:
+    first, second = second, first
   return Draws(member, first, second, law.grid[inside], variance)

@@ -211,8 +211,8 @@ class Fit:
     """Median, both ends for the curve, both ends for a run; as errors, [S] each."""
     curves, runs = [], []
     points = normal_points()[:, None]
-    for draws in speaking:
-      mean, rest, run = ensemble.paths(self.data, draws, sizes)
+    found = ensemble.paths(self.data, speaking, sizes)
+    for draws, (mean, rest, run) in zip(speaking, found, strict=True):
       scale = draws.variance[:, None]
       own = np.maximum(np.diag(rest), 0.0)
       for into, variance in ((curves, own), (runs, own + run)):
@@ -236,8 +236,8 @@ class Fit:
     """
     pair = _sizes([size, 2 * size])
     gains = []
-    for draws in self.draws:
-      mean, rest, _ = ensemble.paths(self.data, draws, pair)
+    found = ensemble.paths(self.data, self.draws, pair)
+    for draws, (mean, rest, _) in zip(self.draws, found, strict=True):
       variance = max(rest[0, 0] + rest[1, 1] - 2 * rest[0, 1], 0.0)
       spread = np.sqrt(draws.variance * variance)[:, None] * normal_points()
       gains.append((mean[:, :1] - mean[:, 1:] + spread).ravel())
@@ -348,18 +348,18 @@ class Fit:
 
   def _paths(self, sizes: np.ndarray) -> np.ndarray:
     """[N, S] possible curves as errors; each follows one law and one discrepancy."""
-    found = []
+    curves = []
     measured = np.interp(np.log(sizes), np.log(self.points.sizes), self.data.errors)
-    for draws in self.draws:
-      mean, rest, _ = ensemble.paths(self.data, draws, sizes)
+    found = ensemble.paths(self.data, self.draws, sizes)
+    for draws, (mean, rest, _) in zip(self.draws, found, strict=True):
       spread = np.sqrt(draws.variance[:, None] * np.maximum(np.diag(rest), 0.0))
       # Below a member's first size the data themselves speak.
       below = sizes < self.points.sizes[draws.member.skip]
       mean[:, below] = measured[below]
       spread[:, below] = 0.0
       for point in normal_points()[2::5]:
-        found.append(mean + point * spread)
-    return np.concatenate(found)
+        curves.append(mean + point * spread)
+    return np.concatenate(curves)
 
 
 def fit(
@@ -450,12 +450,7 @@ def fit(
     fits[headline] = fit_alone(headline, draws)
   held, error, held_sizes, by_law = _rolling(rolled, weights, data, points, kind, level)
   stacked = ensemble.draw(
-    data,
-    laws,
-    rolled.members,
-    weights,
-    max(draws, 50),
-    np.random.default_rng([*_list(rng), len(laws)]),
+    rolled, weights, max(draws, 50), np.random.default_rng([*_list(rng), len(laws)])
   )
   best = fits[headline]
   assert isinstance(best, LawFit)

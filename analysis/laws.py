@@ -53,7 +53,8 @@ class Law:
     source: who proposed it.
     grid: [G, Q] shape parameters, all positive. The ends of each are its bounds.
     columns: (x [J], shape [..., Q], chance) -> three arrays [..., J].
-    slopes: the same -> derivative of the columns by log(shape), [Q] triples.
+    slopes: (x, shape, columns there, chance) -> their derivatives by log(shape), [Q]
+      triples.
     free: which of the two coefficients may be negative.
     linear: how many of the two coefficients are used.
     natural: (first, second, shape [..., Q], scale) -> [..., P] natural parameters.
@@ -72,7 +73,7 @@ class Law:
   source: str
   grid: np.ndarray
   columns: Callable[[np.ndarray, np.ndarray, float | None], Columns]
-  slopes: Callable[[np.ndarray, np.ndarray, float | None], list[Columns]]
+  slopes: Callable[[np.ndarray, np.ndarray, Columns, float | None], list[Columns]]
   natural: Callable[[np.ndarray, np.ndarray, np.ndarray, float], np.ndarray]
   internal: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
   linear: int = 2
@@ -110,8 +111,10 @@ def _one(x: np.ndarray, shape: np.ndarray) -> np.ndarray:
   return np.ones((*shape.shape[:-1], len(x)))
 
 
-def _no_slopes(x: np.ndarray, shape: np.ndarray, chance: float | None) -> list[Columns]:
-  del x, shape, chance
+def _no_slopes(
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
+) -> list[Columns]:
+  del x, shape, columns, chance
   return []
 
 
@@ -184,14 +187,13 @@ def _share(x: np.ndarray, c: np.ndarray, s: np.ndarray, a: np.ndarray) -> np.nda
 
 
 def _share_slopes(
-  x: np.ndarray, c: np.ndarray, s: np.ndarray, a: np.ndarray
-) -> tuple[np.ndarray, list[np.ndarray]]:
-  """The share and its derivatives by log c, log s and log a."""
-  u = _share(x, c, s, a)
+  u: np.ndarray, x: np.ndarray, c: np.ndarray, s: np.ndarray, a: np.ndarray
+) -> list[np.ndarray]:
+  """Derivatives of the share u by log c, log s and log a."""
   by_level = u * (1 - u) / ((1 - u) + a * u)
   level = -c * (np.log(x) - np.log(s))
   by_a = a * by_level * np.log1p(-np.minimum(u, 1 - 1e-16))
-  return u, [by_level * level, by_level * c, by_a]
+  return [by_level * level, by_level * c, by_a]
 
 
 def _logit_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> Columns:
@@ -202,11 +204,11 @@ def _logit_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> Co
 
 
 def _logit_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   del chance
-  zero = _zero(x, shape)
-  _, slopes = _share_slopes(x, _part(shape, 0), _part(shape, 1), np.ones(1))
+  u, zero, _ = columns
+  slopes = _share_slopes(u, x, _part(shape, 0), _part(shape, 1), np.ones(1))
   return [(slope, zero, zero) for slope in slopes[:2]]
 
 
@@ -238,9 +240,10 @@ def _saturating_columns(
 
 
 def _saturating_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
-  _, slopes = _share_slopes(x, _part(shape, 0), _part(shape, 1), _part(shape, 2))
+  u = columns[2] if chance is None else columns[0] / chance
+  slopes = _share_slopes(u, x, _part(shape, 0), _part(shape, 1), _part(shape, 2))
   zero = _zero(x, shape)
   if chance is None:
     return [(zero, zero, slope) for slope in slopes]
@@ -285,11 +288,11 @@ def _power_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> Co
 
 
 def _power_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   del chance
   c, zero = _part(shape, 0), _zero(x, shape)
-  return [(zero, zero, -c * np.log(x) * _power(x, c))]
+  return [(zero, zero, -c * np.log(x) * columns[2])]
 
 
 def _power_natural(
@@ -327,10 +330,10 @@ def _shifted_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> 
 
 
 def _shifted_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   c, g, zero = _part(shape, 0), _part(shape, 1), _zero(x, shape)
-  value = _shifted_columns(x, shape, chance)[2]
+  value = columns[2]
   by_c = c * np.log(1 / x + g) * value
   by_g = c * g / (1 / x + g) * value
   return [(zero, zero, by_c), (zero, zero, by_g)]
@@ -355,10 +358,10 @@ def _double_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> C
 
 
 def _double_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   b, d, zero = _part(shape, 0), _part(shape, 1), _zero(x, shape)
-  value = _double_columns(x, shape, chance)[2]
+  value = columns[2]
   by_b = -b * np.log((x + d) / (1 + d)) * value
   by_d = -b * d * (1 / (x + d) - 1 / (1 + d)) * value
   return [(zero, zero, by_b), (zero, zero, by_d)]
@@ -387,11 +390,10 @@ def _exponential_columns(
 
 
 def _exponential_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   del chance
-  kx, zero = _part(shape, 0) * x, _zero(x, shape)
-  return [(zero, zero, -kx * np.exp(-kx))]
+  return [(columns[0], columns[0], -_part(shape, 0) * x * columns[2])]
 
 
 def _exponential_natural(
@@ -409,13 +411,13 @@ def _stretched_columns(
 
 
 def _stretched_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   del chance
   k, d, zero = _part(shape, 0), _part(shape, 1), _zero(x, shape)
   log = np.log(k * x)
   power = np.exp(d * log)
-  slope = -power * np.exp(-power) * d
+  slope = -power * columns[2] * d
   return [(zero, zero, slope + 0 * log), (zero, zero, slope * log)]
 
 
@@ -441,11 +443,11 @@ def _break_columns(x: np.ndarray, shape: np.ndarray, chance: float | None) -> Co
 
 
 def _break_slopes(
-  x: np.ndarray, shape: np.ndarray, chance: float | None
+  x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
 ) -> list[Columns]:
   c0, c1, d, f = (_part(shape, i) for i in range(4))
   zero = _zero(x, shape)
-  value = _break_columns(x, shape, chance)[2]
+  value = columns[2]
   log = np.log(x)
   z = (log - np.log(d)) / f
   soft = np.logaddexp(0, z)

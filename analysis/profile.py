@@ -46,8 +46,10 @@ def of_floor(
     offset, first, second = law.columns(x, shape, chance)
     return offset, 0 * first, second
 
-  def slopes(x: np.ndarray, shape: np.ndarray, chance: float | None) -> list[Columns]:
-    return [(a, 0 * b, c) for a, b, c in law.slopes(x, shape, chance)]
+  def slopes(
+    x: np.ndarray, shape: np.ndarray, columns: Columns, chance: float | None
+  ) -> list[Columns]:
+    return [(a, 0 * b, c) for a, b, c in law.slopes(x, shape, columns, chance)]
 
   rest = dataclasses.replace(law, columns=columns, slopes=slopes)
   return solve(rest, x, y - floors[:, None], weights, None, ROUGH).sum_squares

@@ -246,11 +246,13 @@ def _polish(
     normal = np.where(keep[:, :, None] & keep[:, None, :], normal, 0.0)
     normal = normal + np.where(eye, (np.where(keep, add, 1.0) + 1e-300)[:, None], 0.0)
     step = -np.linalg.solve(normal, free_gradient[..., None])[..., 0]
+    # What is left to gain, if it is less than the rounding of the sum of squares.
+    gain = -(free_gradient * step).sum(1)
+    converged = gain <= 1e-14 * squares[active] + floor[active]
     step = np.clip(step, -2.0, 2.0)
     trial = np.clip(here + step, low, high)
     new = _project(law, x, y[active], root, chance, trial)
     better = new[3] < squares[active]
-    done_gain = squares[active] - new[3] <= 1e-14 * squares[active] + floor[active]
     small = np.abs(trial - here).max(axis=1) < 1e-11
     chosen = active[better]
     log_shape[chosen] = trial[better]
@@ -262,7 +264,7 @@ def _polish(
       np.where(better, damping[active] / 5, damping[active] * 8), 1e-12, 1e12
     )
     stuck = ~better & (damping[active] > 1e8)
-    active = active[~(small | stuck | (better & done_gain))]
+    active = active[~(small | stuck | converged)]
     if not len(active):
       break
   gradient = -np.einsum('ajq,aj->aq', projected, residual)
@@ -292,7 +294,8 @@ def _project(
   are free to move can make up for.
   """
   shape = np.exp(log_shape)
-  offset, f, s = law.columns(x, shape, chance)
+  columns = law.columns(x, shape, chance)
+  offset, f, s = columns
   f, s, target = f * root, s * root, (y - offset) * root
   ff, fs, ss = (f * f).sum(1), (f * s).sum(1), (s * s).sum(1)
   r = s - _ratio(fs, ff)[:, None] * f
@@ -309,7 +312,7 @@ def _project(
   first = np.minimum(first, highest)
   residual = target - first[:, None] * f - second[:, None] * s
   squares = (residual * residual).sum(1)
-  slopes = law.slopes(x, shape, chance)
+  slopes = law.slopes(x, shape, columns, chance)
   jacobian = np.empty((*residual.shape, len(slopes)))
   for q, (d_offset, d_first, d_second) in enumerate(slopes):
     change = d_offset + first[:, None] * d_first + second[:, None] * d_second

@@ -185,8 +185,8 @@ def curves(
   generator = np.random.default_rng(rng)
   repeats = max(1, round(num / sum(len(draws.variance) for draws in fit.draws)))
   found, runs = [], []
-  for draws in fit.draws:
-    mean, rest, run = ensemble.paths(fit.data, draws, sizes)
+  paths = ensemble.paths(fit.data, fit.draws, sizes)
+  for draws, (mean, rest, run) in zip(fit.draws, paths, strict=True):
     values, vectors = np.linalg.eigh((rest + rest.T) / 2)
     root = vectors * np.sqrt(np.maximum(values, 0.0))
     noise = generator.standard_normal((len(mean), repeats, len(sizes))) @ root.T

@@ -76,7 +76,7 @@ def coefficients_of(law, first, second, chance):
 def test_slopes_are_the_derivatives_by_log_shape(name, chance, drawn):
   law = LAWS[name]
   shape = shape_at(law, drawn[2])
-  slopes = law.slopes(X, shape, chance)
+  slopes = law.slopes(X, shape, law.columns(X, shape, chance), chance)
   assert len(slopes) == law.grid.shape[1]
   for q, slope in enumerate(slopes):
     # Four points: the error of the stencil is h^4 f'''''/30, of rounding 1e-16 / h.
