@@ -91,7 +91,7 @@ def parse(name: str, words: Sequence[str]) -> Args:
       f'{VERBS[name].example}'
     )
   config_file, overrides = None, {}
-  if 'config' in parsed:
+  if parsed.get('config') is not None:
     config_file = pathlib.Path(config_flags.get_config_filename(values['config']))
     overrides = config_flags.get_override_values(values['config'])
   return Args(parsed, config_file, overrides, rest)
@@ -147,6 +147,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'num_full': _integer('num_full', None, 'images in the whole set'),
   'mfu': lambda v, _: flags.DEFINE_float(
     'mfu', 0.4, 'share of the peak that is reached', 0.0, 1.0, flag_values=v
+  ),
+  'perf': lambda v, _: flags.DEFINE_bool(
+    'perf', False, 'measure training steps of --config', flag_values=v
   ),
   'size': _string('size', 'num_images', 'column with the number of images'),
   'value': _string('value', 'value', 'column with the score'),

@@ -201,6 +201,29 @@ def run_status(args: Args) -> int:
   return OK
 
 
+def run_doctor(args: Args) -> int:
+  from scaling import manifest, perf
+
+  if args.perf and args.config_file is None:
+    raise UserError(f'--perf needs --config; for example: {VERBS["doctor"].example}')
+  print(perf.machine())
+  if not args.perf:
+    print('\n'.join(f'{name:<20} {v}' for name, v in manifest.versions().items()))
+    return OK
+  from experiments import worker
+
+  worker.use_compilation_cache()
+  found = perf.measure(
+    args.config,
+    args.data_dir,
+    say=lambda text: print(f'measuring: {text}', file=sys.stderr),
+  )
+  print(perf.table(found))
+  print('\nWhere the time of the whole run goes:\n')
+  print('\n'.join(perf.advice(found)))
+  return OK
+
+
 def run_plan(args: Args) -> int:
   from experiments import plan
 
@@ -354,6 +377,14 @@ VERBS = {
     ),
     run_plan,
     ('config',),
+  ),
+  'doctor': Verb(
+    'says what this machine is, and what limits training on it',
+    'With --perf it trains a few steps of the config, writes nothing, and says where '
+    'the time goes: input, compute, compilation or the allocator, and what to try.',
+    'scaling doctor --perf --config=configs/digits.py',
+    ('config', 'data_dir', 'perf'),
+    run_doctor,
   ),
   'fit': Verb(
     'fits scaling curves to any CSV',

@@ -338,3 +338,16 @@ def test_fit_of_a_csv_that_cannot_be(error, tmp_path, text, parts):
   for part in parts:
     assert part in line
   assert not (tmp_path / 'fit').exists()
+
+
+def test_doctor_says_what_the_machine_is_and_what_limits_it(call, error, tmp_path):
+  status, out, _ = call('doctor')
+  assert status == 0
+  assert 'cores' in out
+  assert re.search(r'^jax +\d', out, re.MULTILINE)
+  assert '--perf needs --config' in error('doctor', '--perf')
+  words = ['--config=digits', '--config.model.width=4', '--config.model.depth=8']
+  status, out, err = call('doctor', '--perf', *words)
+  assert status == 0
+  assert 'compute: ' in out
+  assert err.startswith('measuring: ')

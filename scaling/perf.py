@@ -1,0 +1,309 @@
+"""What limits training on this machine: input, compute, compilation or the allocator.
+
+Each part is measured alone, with the compiled step that training uses: batches without
+a step, the step without input, the machine's own matrix product and copy, and what the
+kernel charges for fresh memory. `advice` turns the numbers into sentences.
+"""
+
+import dataclasses
+import mmap
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from scaling import config as config_lib
+from scaling import cost, optim, sharding, step
+from scaling.data import pipeline, sources
+
+# glibc's own settings: keep freed memory instead of handing it back at each step.
+TUNABLES = (
+  'GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0'
+  ':glibc.malloc.trim_threshold=17179869184'
+)
+_MATRIX = 2048  # rows of the square matrices whose product is timed
+_COPY_BYTES = 1 << 28  # far beyond any cache
+_FAULTS = 1 << 13  # pages touched to time one
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+  """What one machine does with one config. Times are medians, in seconds.
+
+  Attributes:
+    num_devices: that the step runs on.
+    num_cores: that this process may use.
+    batch_size: images a step.
+    steps: of the whole run.
+    compile_seconds: of the three programs; little if they were in the cache.
+    step_seconds: of a training step whose batch is on the device.
+    input_seconds: to prepare a batch, by the one thread that does and its decoders.
+    fed_seconds: of a training step as training runs it, input beside it.
+    flops_per_step: forward and backward, see `scaling.cost`.
+    gemm_flops: FLOP/s of a large matrix product in the model's dtype.
+    copy_bytes: bytes/s read and written by scaling a large array.
+    faults_per_step: pages that the kernel mapped during a step.
+    fault_seconds: that one costs.
+    peak_bytes: of memory, so far.
+  """
+
+  num_devices: int
+  num_cores: int
+  batch_size: int
+  steps: int
+  compile_seconds: float
+  step_seconds: float
+  input_seconds: float
+  fed_seconds: float
+  flops_per_step: float
+  gemm_flops: float
+  copy_bytes: float
+  faults_per_step: float
+  fault_seconds: float
+  peak_bytes: int
+
+
+def measure(
+  config: ConfigDict,
+  data_dir: str | None = None,
+  *,
+  num_steps: int = 10,
+  say: Callable[[str], None] = lambda text: None,
+) -> Measured:
+  """Measures a config here; nothing is written.
+
+  Args:
+    config: of a cell.
+    data_dir: where the image set lies, when not in its usual place.
+    num_steps: to take the medians of.
+    say: told what comes next.
+
+  Raises:
+    UserError: for a config or image set that cannot be.
+  """
+  config_lib.check(config)
+  mesh = sharding.make_mesh()
+  say('reading the image set')
+  train_split, _ = sources.load(config.data, data_dir)
+  subset = pipeline.make_subset(train_split, config.data)
+  steps = config_lib.num_steps(config, subset.num_images)
+  say('compiling')
+  program = step.compile_program(config, mesh, cropped=train_split.encoded is not None)
+
+  def make_batch(number: int) -> dict[str, jax.Array]:
+    batch = pipeline.train_batch(
+      number,
+      split=train_split,
+      data=config.data,
+      subset=subset,
+      batch_size=config.train.batch_size,
+      seed=config.seed,
+      rows=sharding.process_rows(config.train.batch_size),
+    )
+    return sharding.put_batch(batch, mesh)
+
+  whole = sharding.replicated(mesh)
+  key = jax.device_put(jax.random.key(config.seed), whole)
+  schedule = optim.make_schedule(config, steps)
+  say(f'{num_steps} batches without a step')
+  make_batch(0)
+  input_seconds = _median(lambda i: jax.block_until_ready(make_batch(i)), num_steps)
+
+  say(f'{num_steps} steps without input')
+  state, batch = program.init(key), make_batch(0)
+
+  def update(batch: dict[str, jax.Array]) -> None:
+    nonlocal state
+    state, metrics = program.train_step(state, batch, key, schedule)
+    jax.block_until_ready((state, metrics))
+
+  for _ in range(2):  # the first ones touch their memory for the first time
+    update(batch)
+  before = _faults()
+  step_seconds = _median(lambda i: update(batch), num_steps)
+  faults = (_faults() - before) / num_steps
+
+  say(f'{num_steps} steps with input')
+  with pipeline.prefetch(make_batch, 0, num_steps + 2) as batches:
+    update(next(batches))
+    update(next(batches))
+    fed_seconds = _median(lambda i: update(next(batches)), num_steps)
+
+  say('the machine by itself')
+  return Measured(
+    num_devices=mesh.devices.size,
+    num_cores=_num_cores(),
+    batch_size=config.train.batch_size,
+    steps=steps,
+    compile_seconds=program.compile_seconds,
+    step_seconds=step_seconds,
+    input_seconds=input_seconds,
+    fed_seconds=fed_seconds,
+    flops_per_step=cost.train_flops(config, 1),
+    gemm_flops=_gemm_flops(jnp.dtype(config.model.dtype)),
+    copy_bytes=_copy_bytes(),
+    faults_per_step=faults,
+    fault_seconds=_fault_seconds(),
+    peak_bytes=_peak_bytes(mesh.devices.flat[0]),
+  )
+
+
+def shares(found: Measured) -> dict[str, float]:
+  """Returns where the seconds of the whole run go; they add up to 1."""
+  total = found.compile_seconds + found.steps * found.fed_seconds
+  share = found.steps / total
+  faults = min(found.faults_per_step * found.fault_seconds, found.step_seconds)
+  step_seconds = min(found.step_seconds, found.fed_seconds)
+  return {
+    'compile': found.compile_seconds / total,
+    'input': share * (found.fed_seconds - step_seconds),
+    'allocator': share * min(faults, step_seconds),
+    'compute': share * max(step_seconds - faults, 0.0),
+  }
+
+
+def advice(found: Measured) -> list[str]:
+  """Returns what limits the run, the worst first, each with what to try."""
+  run = found.steps * found.fed_seconds
+  rate = found.flops_per_step / found.step_seconds
+  use = rate / (found.gemm_flops * found.num_devices)
+  cores = found.num_cores * found.input_seconds / found.step_seconds
+  words = {
+    'compile': (
+      f'{found.compile_seconds:.0f} s before {run:.0f} s of training. Cells that differ '
+      'in size, seed or rate share it, and a cache on disk keeps it for the next start'
+    ),
+    'input': (
+      f'a batch takes {found.input_seconds:.3g} s to prepare beside a step of '
+      f'{found.step_seconds:.3g} s; {cores:.1f} cores like these would keep up. Store '
+      'smaller images or give the process more cores'
+    ),
+    'allocator': (
+      f'{found.faults_per_step:,.0f} fresh pages a step, {1e6 * found.fault_seconds:.2g} '
+      f'us each. Start the process with {TUNABLES}'
+    ),
+    'compute': (
+      f'{rate / 1e9:,.0f} GFLOP/s, {use:.0%} of what a matrix product reaches here. '
+      + (
+        'More images a step, wider layers or model.dtype=bfloat16 use a device better'
+        if use < 0.4
+        else 'Only fewer FLOPs or more devices make it faster'
+      )
+    ),
+  }
+  found_shares = sorted(shares(found).items(), key=lambda item: -item[1])
+  return [
+    f'{share:>4.0%} {name}: {words[name]}.'
+    for name, share in found_shares
+    if share >= 0.05 or name == 'compute'
+  ]
+
+
+def machine() -> str:
+  """Returns the devices, cores and memory as a line."""
+  devices = jax.devices()
+  memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
+  return (
+    f'{len(devices)} x {devices[0].device_kind}, {_num_cores()} cores, '
+    f'{memory:.0f} GiB of memory'
+  )
+
+
+def table(found: Measured) -> str:
+  """Returns the numbers as lines for people."""
+  images = found.batch_size / found.fed_seconds
+  rows = [
+    ('compile', f'{found.compile_seconds:.1f} s'),
+    (
+      'step',
+      f'{found.step_seconds:.4g} s alone, {found.fed_seconds:.4g} s with its input: '
+      f'{images:,.0f} images/s',
+    ),
+    (
+      'input',
+      f'{found.input_seconds:.4g} s a batch: '
+      f'{found.batch_size / found.input_seconds:,.0f} images/s at most',
+    ),
+    ('matrix product', f'{found.gemm_flops / 1e9:,.0f} GFLOP/s'),
+    (
+      'memory',
+      f'{found.copy_bytes / 1e9:.1f} GB/s, {found.peak_bytes / 2**30:.2f} GiB',
+    ),
+    (
+      'allocator',
+      f'{found.faults_per_step:,.0f} fresh pages a step, '
+      f'{1e6 * found.fault_seconds:.2f} us each',
+    ),
+    (
+      'whole run',
+      f'{found.steps:,} steps, {found.steps * found.fed_seconds / 3600:.3g} h',
+    ),
+  ]
+  return '\n'.join(f'{name:<15} {value}' for name, value in rows)
+
+
+def _median(run: Callable[[int], Any], times: int) -> float:
+  seconds = []
+  for i in range(times):
+    start = time.perf_counter()
+    run(i)
+    seconds.append(time.perf_counter() - start)
+  return max(statistics.median(seconds), 1e-9)
+
+
+def _gemm_flops(dtype: Any) -> float:
+  """FLOP/s of one device."""
+  matrix = jnp.ones((_MATRIX, _MATRIX), dtype)
+  # A float32 sum is what lets a CPU use its bfloat16 unit.
+  product = jax.jit(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32))
+  product(matrix).block_until_ready()
+  return 2 * _MATRIX**3 / _median(lambda i: product(matrix).block_until_ready(), 5)
+
+
+def _copy_bytes() -> float:
+  # Into the same buffer: fresh memory is the allocator's part.
+  negate = jax.jit(lambda a: -a, donate_argnums=0)
+  array = negate(jnp.ones(_COPY_BYTES // 4, jnp.float32))
+
+  def run(i: int) -> None:
+    nonlocal array
+    del i
+    array = negate(array).block_until_ready()
+
+  return 2 * _COPY_BYTES / _median(run, 5)
+
+
+def _fault_seconds() -> float:
+  """Of the first write to a page, less that of a second one."""
+
+  def touch() -> float:
+    start = time.perf_counter()
+    for at in range(0, len(fresh), mmap.PAGESIZE):
+      fresh[at] = 1
+    return time.perf_counter() - start
+
+  with mmap.mmap(-1, _FAULTS * mmap.PAGESIZE) as fresh:
+    return max(touch() - touch(), 0.0) / _FAULTS
+
+
+def _faults() -> int:
+  return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+
+def _num_cores() -> int:
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def _peak_bytes(device: Any) -> int:
+  stats = device.memory_stats()
+  if stats and 'peak_bytes_in_use' in stats:
+    return stats['peak_bytes_in_use']
+  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
