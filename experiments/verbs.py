@@ -202,6 +202,7 @@ def run_status(args: Args) -> int:
 
 
 def run_doctor(args: Args) -> int:
+  from experiments import doctor
   from scaling import manifest, perf
 
   if args.perf and args.config_file is None:
@@ -218,9 +219,9 @@ def run_doctor(args: Args) -> int:
     args.data_dir,
     say=lambda text: print(f'measuring: {text}', file=sys.stderr),
   )
-  print(perf.table(found))
+  print(doctor.table(found))
   print('\nWhere the time of the whole run goes:\n')
-  print('\n'.join(perf.advice(found)))
+  print('\n'.join(doctor.advice(found)))
   return OK
 
 

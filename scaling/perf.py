@@ -2,7 +2,7 @@
 
 Each part is measured alone, with the compiled step that training uses: batches without
 a step, the step without input, the machine's own matrix product and copy, and what the
-kernel charges for fresh memory. `advice` turns the numbers into sentences.
+kernel charges for fresh memory.
 """
 
 import dataclasses
@@ -22,11 +22,6 @@ from scaling import config as config_lib
 from scaling import cost, optim, sharding, step
 from scaling.data import pipeline, sources
 
-# glibc's own settings: keep freed memory instead of handing it back at each step.
-TUNABLES = (
-  'GLIBC_TUNABLES=glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0'
-  ':glibc.malloc.trim_threshold=17179869184'
-)
 _MATRIX = 2048  # rows of the square matrices whose product is timed
 _COPY_BYTES = 1 << 28  # far beyond any cache
 _FAULTS = 1 << 13  # pages touched to time one
@@ -154,57 +149,6 @@ def measure(
   )
 
 
-def shares(found: Measured) -> dict[str, float]:
-  """Returns where the seconds of the whole run go; they add up to 1."""
-  total = found.compile_seconds + found.steps * found.fed_seconds
-  share = found.steps / total
-  faults = min(found.faults_per_step * found.fault_seconds, found.step_seconds)
-  step_seconds = min(found.step_seconds, found.fed_seconds)
-  return {
-    'compile': found.compile_seconds / total,
-    'input': share * (found.fed_seconds - step_seconds),
-    'allocator': share * min(faults, step_seconds),
-    'compute': share * max(step_seconds - faults, 0.0),
-  }
-
-
-def advice(found: Measured) -> list[str]:
-  """Returns what limits the run, the worst first, each with what to try."""
-  run = found.steps * found.fed_seconds
-  rate = found.flops_per_step / found.step_seconds
-  use = rate / (found.gemm_flops * found.num_devices)
-  cores = found.num_cores * found.input_seconds / found.step_seconds
-  words = {
-    'compile': (
-      f'{found.compile_seconds:.0f} s before {run:.0f} s of training. Cells that differ '
-      'in size, seed or rate share it, and a cache on disk keeps it for the next start'
-    ),
-    'input': (
-      f'a batch takes {found.input_seconds:.3g} s to prepare beside a step of '
-      f'{found.step_seconds:.3g} s; {cores:.1f} cores like these would keep up. Store '
-      'smaller images or give the process more cores'
-    ),
-    'allocator': (
-      f'{found.faults_per_step:,.0f} fresh pages a step, {1e6 * found.fault_seconds:.2g} '
-      f'us each. Start the process with {TUNABLES}'
-    ),
-    'compute': (
-      f'{rate / 1e9:,.0f} GFLOP/s, {use:.0%} of what a matrix product reaches here. '
-      + (
-        'More images a step, wider layers or model.dtype=bfloat16 use a device better'
-        if use < 0.4
-        else 'Only fewer FLOPs or more devices make it faster'
-      )
-    ),
-  }
-  found_shares = sorted(shares(found).items(), key=lambda item: -item[1])
-  return [
-    f'{share:>4.0%} {name}: {words[name]}.'
-    for name, share in found_shares
-    if share >= 0.05 or name == 'compute'
-  ]
-
-
 def machine() -> str:
   """Returns the devices, cores and memory as a line."""
   devices = jax.devices()
@@ -213,39 +157,6 @@ def machine() -> str:
     f'{len(devices)} x {devices[0].device_kind}, {_num_cores()} cores, '
     f'{memory:.0f} GiB of memory'
   )
-
-
-def table(found: Measured) -> str:
-  """Returns the numbers as lines for people."""
-  images = found.batch_size / found.fed_seconds
-  rows = [
-    ('compile', f'{found.compile_seconds:.1f} s'),
-    (
-      'step',
-      f'{found.step_seconds:.4g} s alone, {found.fed_seconds:.4g} s with its input: '
-      f'{images:,.0f} images/s',
-    ),
-    (
-      'input',
-      f'{found.input_seconds:.4g} s a batch: '
-      f'{found.batch_size / found.input_seconds:,.0f} images/s at most',
-    ),
-    ('matrix product', f'{found.gemm_flops / 1e9:,.0f} GFLOP/s'),
-    (
-      'memory',
-      f'{found.copy_bytes / 1e9:.1f} GB/s, {found.peak_bytes / 2**30:.2f} GiB',
-    ),
-    (
-      'allocator',
-      f'{found.faults_per_step:,.0f} fresh pages a step, '
-      f'{1e6 * found.fault_seconds:.2f} us each',
-    ),
-    (
-      'whole run',
-      f'{found.steps:,} steps, {found.steps * found.fed_seconds / 3600:.3g} h',
-    ),
-  ]
-  return '\n'.join(f'{name:<15} {value}' for name, value in rows)
 
 
 def _median(run: Callable[[int], Any], times: int) -> float:

@@ -10,6 +10,12 @@ from collections.abc import Callable, Sequence
 
 from experiments import worker
 
+# glibc's own settings: keep freed memory, where by default each training step hands its
+# large arrays back to the kernel and pays for every fresh page of the next ones.
+TUNABLES = (
+  'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0'
+  ':glibc.malloc.trim_threshold=17179869184'
+)
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 MAX_RESTARTS = 20  # of workers that died, over a whole sweep
@@ -76,6 +82,7 @@ def run(
         stdout=log,
         stderr=subprocess.STDOUT,
         text=True,
+        env={'GLIBC_TUNABLES': TUNABLES, **os.environ},
         start_new_session=True,  # Ctrl-C reaches this process alone
       )
     assert process.stdin is not None
