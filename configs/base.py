@@ -50,6 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
   model.depth = 8  # small: 8 14 20 32 44 56 110 | imagenet: 18 34 50 101 152
   model.width = 16  # channels of the first stage (64 in the ImageNet form)
   model.dtype = 'float32'  # of activations; parameters are always float32
+  # How convolutions, norms and pooling are written, never what they compute.
+  model.ops = 'auto'  # auto: cpu on CPUs, else native | native: XLA's own | cpu: faster
   model.head_bias = 0.0  # -10 keeps a large sigmoid head quiet at the start
 
   train = config.train = ml_collections.ConfigDict()

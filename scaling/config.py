@@ -24,6 +24,7 @@ _CHOICES = {
   'model.name': ('resnet',),
   'model.form': ('small', 'imagenet'),
   'model.dtype': ('float32', 'bfloat16'),
+  'model.ops': ('auto', 'native', 'cpu'),
   'train.loss': ('softmax', 'sigmoid'),
   'optim.name': ('sgd', 'rmsprop'),
   'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),

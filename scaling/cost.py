@@ -69,6 +69,7 @@ def num_params(config: ConfigDict) -> int:
 @functools.lru_cache(maxsize=32)
 def _of_network(key: str) -> tuple[float, int]:
   config = config_lib.nested(json.loads(key))
+  config.model.ops = 'native'  # counted as the network is, not as a machine runs it
   data, model = config.data, models.build(config)
   variables = jax.eval_shape(model.init, jax.random.key(0))
   shape = (1, data.image_size, data.image_size, data.channels)

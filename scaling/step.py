@@ -215,8 +215,9 @@ def compile_program(
   """
   sharding.check_divides('train.batch_size', config.train.batch_size, mesh)
   sharding.check_divides('log.eval_batch_size', config.log.eval_batch_size, mesh)
+  config = copy.deepcopy(config)
+  config.model.ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   if cropped:
-    config = copy.deepcopy(config)
     config.data.min_crop_area = 0.0
   return _compile(config_lib.program_key(config), mesh)
 

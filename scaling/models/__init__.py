@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from scaling.models import resnet
+from scaling.models.layers import choose_ops
 
 
 class Model(NamedTuple):
@@ -31,6 +32,7 @@ def build(config: ConfigDict) -> Model:
     num_classes=data.num_classes,
     head_bias=model.head_bias,
     dtype=jnp.dtype(model.dtype),
+    ops=choose_ops(model.ops, jax.default_backend()),
   )
 
   def init(key):

@@ -1,12 +1,24 @@
 """The layers that the networks share."""
 
-import functools
 import math
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from scaling.models import cpu_ops, native_ops
+
+OPS: dict[str, ModuleType] = {'native': native_ops, 'cpu': cpu_ops}
+
+
+def choose_ops(name: str, platform: str) -> str:
+  """Returns which of `OPS` the field `model.ops` stands for on a platform."""
+  if name != 'auto':
+    return name
+  return 'cpu' if platform == 'cpu' else 'native'
 
 
 def he_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Array:
@@ -24,21 +36,57 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Arr
   return (flat * math.sqrt(2 / fan_out)).reshape(shape)
 
 
-def conv(features: int, size: int, stride: int = 1, **kwargs) -> nn.Conv:
-  """Returns a convolution without bias, padded by `size // 2` on all sides.
+class Conv(nn.Module):
+  """A convolution without bias; see `native_ops.conv`."""
 
-  Symmetric padding, also at stride 2, is what the published weights were trained with.
+  features: int
+  size: int
+  stride: int = 1
+  dtype: Any = jnp.float32
+  ops: str = 'native'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    shape = (self.size, self.size, x.shape[-1], self.features)
+    kernel = self.param('kernel', he_normal, shape, jnp.float32)
+    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+    return OPS[self.ops].conv(x, kernel, self.stride)
+
+
+class BatchNorm(nn.Module):
+  """Batch norm, then the shortcut added, then ReLU: one pass over memory.
+
+  The statistics are over the global batch; running ones are kept for evaluation.
   """
-  return nn.Conv(
-    features,
-    (size, size),
-    (stride, stride),
-    padding=size // 2,
-    use_bias=False,
-    kernel_init=he_normal,
-    **kwargs,
-  )
 
+  train: bool
+  relu: bool = True
+  scale_init: Any = nn.initializers.ones
+  ops: str = 'native'
+  momentum: float = 0.9
+  epsilon: float = 1e-5
 
-# Statistics are over the global batch: under `jit` a mean over a sharded axis is global.
-batch_norm = functools.partial(nn.BatchNorm, momentum=0.9, epsilon=1e-5)
+  @nn.compact
+  def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
+    shape = x.shape[-1:]
+    scale = self.param('scale', self.scale_init, shape, jnp.float32)
+    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
+    running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
+    if not self.train:
+      return native_ops.normalize(
+        x,
+        running_mean.value,
+        running_var.value,
+        scale,
+        bias,
+        shortcut,
+        relu=self.relu,
+        epsilon=self.epsilon,
+      )
+    y, mean, var = OPS[self.ops].batch_norm(
+      x, scale, bias, shortcut, self.relu, self.epsilon
+    )
+    for running, new in ((running_mean, mean), (running_var, var)):
+      running.value = self.momentum * running.value + (1 - self.momentum) * new
+    return y

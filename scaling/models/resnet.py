@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import batch_norm, conv
+from scaling.models.layers import OPS, BatchNorm, Conv
 
 IMAGENET_STAGES = {
   18: (2, 2, 2, 2),
@@ -39,39 +39,37 @@ class Block(nn.Module):
   bottleneck: bool
   project: bool
   dtype: Any
+  ops: str
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    norm = functools.partial(
-      batch_norm, use_running_average=not train, dtype=self.dtype
-    )
-    layer = functools.partial(conv, dtype=self.dtype)
+    conv = functools.partial(Conv, dtype=self.dtype, ops=self.ops)
+    norm = functools.partial(BatchNorm, train=train, ops=self.ops)
     out_features = self.features * (4 if self.bottleneck else 1)
     y = x
     if self.bottleneck:
-      y = nn.relu(norm()(layer(self.features, 1)(y)))
-      y = nn.relu(norm()(layer(self.features, 3, self.stride)(y)))
-      y = layer(out_features, 1)(y)
+      y = norm()(conv(self.features, 1)(y))
+      y = norm()(conv(self.features, 3, self.stride)(y))
+      y = conv(out_features, 1)(y)
     else:
-      y = nn.relu(norm()(layer(self.features, 3, self.stride)(y)))
-      y = layer(out_features, 3)(y)
+      y = norm()(conv(self.features, 3, self.stride)(y))
+      y = conv(out_features, 3)(y)
     # Each block starts as its shortcut (Goyal et al. 2017, section 5.1).
-    y = norm(scale_init=nn.initializers.zeros)(y)
+    last_norm = norm(scale_init=nn.initializers.zeros)
     if self.stride > 1 or x.shape[-1] != out_features:
       if self.project:
-        x = norm(name='shortcut_norm')(
-          layer(out_features, 1, self.stride, name='shortcut')(x)
-        )
+        x = conv(out_features, 1, self.stride, name='shortcut')(x)
+        x = norm(relu=False, name='shortcut_norm')(x)
       else:
         x = x[:, :: self.stride, :: self.stride]
         missing = out_features - x.shape[-1]
         channels = (missing // 2, missing - missing // 2)
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), channels))
-    return nn.relu(x + y)
+    return last_norm(y, x)
 
 
 class ResNet(nn.Module):
-  """Maps images `[B, H, W, C]` to float32 logits `[B, num_classes]`."""
+  """Maps images `[B, H, W, C]` to logits `[B, num_classes]`, float32 or wider."""
 
   form: str
   depth: int
@@ -79,17 +77,16 @@ class ResNet(nn.Module):
   num_classes: int
   head_bias: float = 0.0
   dtype: Any = jnp.float32
+  ops: str = 'native'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     small = self.form == 'small'
-    layer = functools.partial(conv, dtype=self.dtype, name='stem')
-    x = layer(self.width, 3)(x) if small else layer(self.width, 7, 2)(x)
-    x = batch_norm(use_running_average=not train, dtype=self.dtype, name='stem_norm')(x)
-    x = nn.relu(x)
+    conv = functools.partial(Conv, dtype=self.dtype, ops=self.ops, name='stem')
+    x = conv(self.width, 3)(x) if small else conv(self.width, 7, 2)(x)
+    x = BatchNorm(train=train, ops=self.ops, name='stem_norm')(x)
     if not small:
-      pad: Any = ((1, 1), (1, 1))
-      x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=pad)
+      x = OPS[self.ops].max_pool(x)
     for i, num_blocks in enumerate(stages(self.form, self.depth)):
       for j in range(num_blocks):
         x = Block(
@@ -98,13 +95,15 @@ class ResNet(nn.Module):
           bottleneck=not small and self.depth >= 50,
           project=not small,
           dtype=self.dtype,
+          ops=self.ops,
           name=f'stage{i + 1}_block{j + 1}',
         )(x, train)
-    x = x.mean((1, 2), dtype=jnp.float32)
+    wide = jnp.promote_types(self.dtype, jnp.float32)
+    x = x.mean((1, 2), dtype=wide)
     return nn.Dense(
       self.num_classes,
       kernel_init=nn.initializers.zeros,
       bias_init=nn.initializers.constant(self.head_bias),
-      dtype=jnp.float32,
+      dtype=wide,
       name='head',
     )(x)

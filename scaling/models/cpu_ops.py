@@ -1,0 +1,300 @@
+"""Convolution, batch norm and max-pooling as XLA runs them fast on CPUs.
+
+The functions of `native_ops`, with the same values and gradients. XLA:CPU convolves
+forward well; what it derives from that for the backward pass is slow: it writes the
+gradient of a kernel as a convolution whose channels are the images, the gradient of a
+strided convolution as one over an image full of zeros, and it walks all windows of a
+max-pooling once more. docs/performance.md has the measurements.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from scaling.models import native_ops
+
+# Activations that a kernel's gradient handles at a time. With their shifted copies and
+# the sums they are to fit a core's second-level cache.
+_BLOCK_BYTES = 2**18
+
+
+def _wide(dtype: jnp.dtype) -> jnp.dtype:
+  """Returns the type to sum in."""
+  return jnp.promote_types(dtype, jnp.float32)
+
+
+def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int] = (1, 0)) -> jax.Array:
+  """Multiplies matrices, with a float32 result: only so does bfloat16 reach AMX."""
+  axes = (((contract[0],), (contract[1],)), ((), ()))
+  return lax.dot_general(a, b, axes, preferred_element_type=_wide(a.dtype))
+
+
+def _rows(x: jax.Array) -> jax.Array:
+  """Returns `[..., C]` as `[N, C]`."""
+  return x.reshape(-1, x.shape[-1])
+
+
+def _pad(x: jax.Array, height: tuple[int, int], width: tuple[int, int]) -> jax.Array:
+  """Pads images with zeros; negative widths crop."""
+  edges = ((0, 0, 0), (*height, 0), (*width, 0), (0, 0, 0))
+  return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _windows(x: jax.Array, size: int, stride: int, rows: int, columns: int):
+  """Yields what each tap of a kernel sees of padded images, row by row."""
+  for i in range(size):
+    for j in range(size):
+      end = (i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1)
+      yield lax.slice(
+        x,
+        (0, i, j, 0),
+        (x.shape[0], *end, x.shape[3]),
+        (1, stride, stride, 1),
+      )
+
+
+@functools.cache
+def _has_amx() -> bool:
+  """Returns whether this CPU multiplies bfloat16 matrices in hardware."""
+  try:
+    with open('/proc/cpuinfo', encoding='utf-8') as file:
+      return 'amx_bf16' in file.read()
+  except OSError:
+    return False
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pad) -> jax.Array:
+  """Convolves images `[B, H, W, C]`, padded by `pad` on all sides."""
+  if x.dtype == jnp.bfloat16:
+    if _has_amx() and min(kernel.shape[2:]) > 64:
+      return _convolve_by_taps(x, kernel, stride, pad)
+    if not _has_amx():
+      wide = _convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, pad)
+      return wide.astype(x.dtype)
+  return lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    ((pad, pad), (pad, pad)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+  )
+
+
+def _convolve_by_taps(x, kernel, stride, pad):
+  """The same as a sum of matrix products, which use AMX where convolutions do not."""
+  size = kernel.shape[0]
+  rows, columns = ((n + 2 * pad - size) // stride + 1 for n in x.shape[1:3])
+  x = _pad(x, (pad, pad), (pad, pad))
+  taps = kernel.reshape(size * size, *kernel.shape[2:])
+  windows = _windows(x, size, stride, rows, columns)
+  y = sum(_dot(_rows(seen), tap) for seen, tap in zip(windows, taps, strict=True))
+  return jnp.asarray(y, x.dtype).reshape(x.shape[0], rows, columns, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
+  """See `native_ops.conv`."""
+  size = kernel.shape[0]
+  if size > 1:
+    return _convolve(x, kernel, stride, size // 2)
+  x = x[:, ::stride, ::stride]
+  y = _dot(_rows(x), kernel[0, 0]).astype(x.dtype)
+  return y.reshape(*x.shape[:3], -1)
+
+
+def _conv_forward(x, kernel, stride):
+  return conv(x, kernel, stride), (x, kernel)
+
+
+def _conv_backward(stride, saved, grad):
+  x, kernel = saved
+  if kernel.shape[0] > 1:
+    # The compiler drops the first one where nobody asks for it: at the images.
+    return (
+      _image_gradient(kernel, grad, stride, x.shape),
+      _kernel_gradient(x, grad, stride, kernel.shape[0]).astype(kernel.dtype),
+    )
+  seen = x[:, ::stride, ::stride]
+  by_image = _dot(_rows(grad), kernel[0, 0], (1, 1)).astype(x.dtype).reshape(seen.shape)
+  if stride > 1:
+    edges = [
+      (0, n - (m - 1) * stride - 1, stride - 1)
+      for n, m in zip(x.shape[1:3], seen.shape[1:3], strict=True)
+    ]
+    zero = jnp.zeros((), x.dtype)
+    by_image = lax.pad(by_image, zero, ((0, 0, 0), *edges, (0, 0, 0)))
+  by_kernel = _dot(_rows(seen), _rows(grad), (0, 0)).astype(kernel.dtype)
+  return by_image, by_kernel[None, None]
+
+
+conv.defvjp(_conv_forward, _conv_backward)
+
+
+def _image_gradient(kernel, grad, stride, shape):
+  """Returns the gradient by the images: a convolution with the turned kernel.
+
+  At stride s the s*s phases of the images' pixels see different taps. They are channels
+  of one convolution at stride 1 with an s-th of the size, and put in place afterwards.
+  """
+  size, _, num_in, num_out = kernel.shape
+  pad, short = size // 2, -(-size // stride)
+  edge = (0, short * stride - size)
+  taps = jnp.pad(kernel, (edge, edge, (0, 0), (0, 0)))
+  taps = taps.reshape(short, stride, short, stride, num_in, num_out)
+  taps = taps[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
+  taps = taps.reshape(short, short, num_out, stride * stride * num_in)
+  if stride == 1:
+    return _convolve(grad, taps, 1, pad)
+  phases = _convolve(grad, taps, 1, short - 1)
+  return _interleave(phases, stride, shape, pad)
+
+
+def _interleave(phases, stride, shape, pad):
+  """Puts phases `[B, h, w, s * s * C]` in place as padded images, and cuts the padding."""
+  count, rows, columns = phases.shape[:3]
+  phases = phases.reshape(count, rows, columns, stride, stride, shape[3])
+  images = phases.transpose(0, 1, 3, 2, 4, 5)
+  images = images.reshape(count, rows * stride, columns * stride, shape[3])
+  height, width = (
+    (-pad, pad + n - m * stride)
+    for n, m in zip(shape[1:3], (rows, columns), strict=True)
+  )
+  return _pad(images, height, width)
+
+
+def _kernel_gradient(x, grad, stride, size):
+  """Returns the gradient by the kernel, summed over blocks that fit the cache."""
+  count = x.shape[0]
+  in_block = max(1, _BLOCK_BYTES * count // (x.size * x.dtype.itemsize))
+  in_block = max(n for n in range(1, min(in_block, count) + 1) if count % n == 0)
+  blocks = count // in_block
+  by_block = _same_taps if stride == 1 and x.shape[3] >= 8 else _any_taps
+  if blocks == 1:
+    return by_block(x, grad, stride, size)
+
+  # A block takes every so-manieth image, so that on several devices each has its share.
+  def split(images):
+    return images.reshape(in_block, blocks, *images.shape[1:])
+
+  xs, grads = split(x), split(grad)
+
+  def add(total, i):
+    seen, by = (lax.dynamic_index_in_dim(v, i, 1, keepdims=False) for v in (xs, grads))
+    return total + by_block(seen, by, stride, size), None
+
+  zero = jnp.zeros((size, size, x.shape[3], grad.shape[3]), _wide(x.dtype))
+  return lax.scan(add, zero, jnp.arange(blocks))[0]
+
+
+def _same_taps(x, grad, stride, size):
+  """One product for each row of the kernel, its columns side by side.
+
+  Instead of the images the gradients are shifted, so that the images are read in place.
+  """
+  del stride
+  pad, columns = size // 2, x.shape[2]
+  x = _pad(x, (pad, pad), (0, 0))
+  grad = _pad(grad, (0, 0), (pad, pad))
+  shifted = [grad[:, :, size - 1 - j : size - 1 - j + columns] for j in range(size)]
+  side_by_side = jnp.concatenate(shifted, 3)
+  rows = side_by_side.shape[1]
+  taps = [
+    _dot(_rows(x[:, i : i + rows]), _rows(side_by_side), (0, 0)) for i in range(size)
+  ]
+  taps = jnp.stack(taps).reshape(size, x.shape[3], size, -1)
+  return taps.transpose(0, 2, 1, 3)
+
+
+def _any_taps(x, grad, stride, size):
+  """One product for all taps, side by side; for any stride and few channels."""
+  pad = size // 2
+  x = _pad(x, (pad, pad + stride), (pad, pad + stride))
+  windows = _windows(x, size, stride, *grad.shape[1:3])
+  taps = _dot(_rows(jnp.concatenate(list(windows), 3)), _rows(grad), (0, 0))
+  return taps.reshape(size, size, x.shape[3], -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  bias: jax.Array,
+  shortcut: jax.Array | None,
+  relu: bool,
+  epsilon: float,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """See `native_ops.batch_norm`."""
+  return native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
+
+
+def _norm_forward(x, scale, bias, shortcut, relu, epsilon):
+  out = native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
+  y, mean, var = out
+  # Without a shortcut, what was clipped is quicker computed again than read.
+  return out, (x, scale, bias, mean, var, None if shortcut is None else y)
+
+
+def _norm_backward(relu, epsilon, saved, grads):
+  x, scale, bias, mean, var, y = saved
+  grad, by_mean, by_var = grads
+  centred, inverse = x.astype(mean.dtype) - mean, lax.rsqrt(var + epsilon)
+  if relu:
+    passed = centred * (scale * inverse) + bias if y is None else y
+    grad = jnp.where(passed > 0, grad, 0)
+  wide, count = grad.astype(mean.dtype), math.prod(x.shape[:3])
+  by_bias = wide.sum((0, 1, 2))
+  by_scale = (wide * centred).sum((0, 1, 2)) * inverse
+  # All that does not depend on the pixel is taken together: one pass over the images.
+  slope = (2 * by_var - scale * inverse**2 * by_scale) / count
+  offset = (by_mean - scale * inverse * by_bias) / count
+  by_image = (scale * inverse * wide + slope * centred + offset).astype(x.dtype)
+  return by_image, by_scale, by_bias, None if y is None else grad
+
+
+batch_norm.defvjp(_norm_forward, _norm_backward)
+
+
+@jax.custom_vjp
+def max_pool(x: jax.Array) -> jax.Array:
+  """See `native_ops.max_pool`."""
+  return _pool_forward(x)[0]
+
+
+def _pool_forward(x):
+  rows, columns = (-(-n // 2) for n in x.shape[1:3])
+  edges = ((0, 0, 0), (1, 2, 0), (1, 2, 0), (0, 0, 0))
+  padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
+  best, *others = _windows(padded, 3, 2, rows, columns)
+  tap = jnp.zeros(best.shape, jnp.uint8)
+  for i, seen in enumerate(others, 1):
+    tap = jnp.where(seen > best, jnp.uint8(i), tap)
+    best = jnp.maximum(best, seen)
+  # The empty array carries the shape of x.
+  return best, (tap, x[:, :, :, :0])
+
+
+def _pool_backward(saved, grad):
+  tap, empty = saved
+  edges = (1, 1), (1, 1)
+  rows, columns = (n + 1 for n in grad.shape[1:3])
+  tap, grad = _pad(tap, *edges), _pad(grad, *edges)
+
+  def phase(row, column):
+    """Sums over the windows that see pixel (row, column) of each 2x2 square."""
+    total = 0
+    for i in range(row, 3, 2):
+      for j in range(column, 3, 2):
+        top, left = 1 - i // 2, 1 - j // 2
+        at = (slice(None), slice(top, top + rows), slice(left, left + columns))
+        total += jnp.where(tap[at] == 3 * i + j, grad[at], 0)
+    return total
+
+  phases = [phase(row, column) for row in range(2) for column in range(2)]
+  shape = (*empty.shape[:3], grad.shape[3])
+  return (_interleave(jnp.concatenate(phases, 3), 2, shape, 1),)
+
+
+max_pool.defvjp(_pool_forward, _pool_backward)
