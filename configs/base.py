@@ -52,6 +52,7 @@ def get_config() -> ml_collections.ConfigDict:
   model.dtype = 'float32'  # of activations; parameters are always float32
   # How convolutions, norms and pooling are written, never what they compute.
   model.ops = 'auto'  # auto: cpu on CPUs, else native | native: XLA's own | cpu: faster
+  model.scan = False  # compile equal blocks once: deep networks compile sooner
   model.head_bias = 0.0  # -10 keeps a large sigmoid head quiet at the start
 
   train = config.train = ml_collections.ConfigDict()

@@ -60,7 +60,9 @@ def learning_rate(step: jax.Array, schedule: Schedule, optim: ConfigDict) -> jax
 
 def decays(params: Any) -> Any:
   """Returns which parameters decay: kernels do, norms and biases do not."""
-  return jax.tree.map(lambda leaf: leaf.ndim > 1, params)
+  return jax.tree.map_with_path(
+    lambda path, leaf: leaf.ndim > 1 + ('_rest' in jax.tree_util.keystr(path)), params
+  )
 
 
 def _scale_by_rate() -> optax.GradientTransformationExtraArgs:

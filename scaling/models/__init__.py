@@ -33,6 +33,7 @@ def build(config: ConfigDict) -> Model:
     head_bias=model.head_bias,
     dtype=jnp.dtype(model.dtype),
     ops=choose_ops(model.ops, jax.default_backend()),
+    scan=model.scan,
   )
 
   def init(key):
