@@ -59,6 +59,14 @@ def process_rows(batch_size: int) -> slice:
   return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
 
 
+def put_keys(seed: int, number: int, mesh: Mesh) -> tuple[jax.Array, ...]:
+  """Returns random keys that every device holds."""
+  keys = jax.random.split(jax.random.key(seed), number)
+  # As plain numbers, since device_put takes no keys beyond this process's devices.
+  data = [np.asarray(jax.random.key_data(key)) for key in keys]
+  return tuple(map(jax.random.wrap_key_data, jax.device_put(data, replicated(mesh))))
+
+
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
   """Returns this process's rows as global arrays, split over the data devices."""
   sharding = split_batch(mesh)

@@ -89,9 +89,7 @@ def train(
       metrics.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
     whole = sharding.replicated(mesh)
-    init_key, augment_key = jax.device_put(
-      tuple(jax.random.split(jax.random.key(config.seed))), whole
-    )
+    init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
     schedule = optim.make_schedule(config, num_steps)
     state = program.init(init_key)
     done, last_saved = 0, None
