@@ -37,19 +37,25 @@ def train(
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
 
+  Several processes of `jax.distributed` call it alike, on a workdir that all see: each
+  feeds its own rows of a batch, and the first alone writes, checkpoints aside.
+
   Args:
     config: of the cell; see configs/base.py.
     workdir: the cell's own folder; config.json, manifest.json, metrics.jsonl and
       checkpoints/ are written there.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
-    should_stop: asked after each update; True saves the state and stops.
+    should_stop: asked after each update; True saves the state and stops. With several
+      processes the answer of any one stops all, an update later.
 
   Returns:
     The last row of metrics.jsonl.
 
   Raises:
-    UserError: for a config or image set that cannot be, or a workdir of another config.
+    UserError: for a config or image set that cannot be, a workdir of another config or
+      network, checkpoints of which none can be read, and a last one that cannot be
+      written.
     DivergedError: at a loss or gradient that is not finite.
     Stopped: after `should_stop` said so and the state was saved.
   """
@@ -140,7 +146,7 @@ def train(
         row = {}
         if pending is not None and (log_due or eval_due or save_due):
           with clock.measure('train'):
-            values = _read(pending, done, last_saved, config)
+            values = _read(pending, done, checkpoints, config)
           pending = None
           if log_due:
             row |= values | speed.measure(done, config.train.batch_size)
@@ -179,7 +185,7 @@ def train(
           state, new = program.train_step(state, batch, augment_key, schedule)
           # Read late, so that the device has the next update while Python waits.
           if pending is not None:
-            _read(pending, done, last_saved, config)
+            _read(pending, done, checkpoints, config)
         pending = new
         done += 1
     finally:
@@ -189,6 +195,7 @@ def train(
   finally:
     checkpoints.close()
 
+  processes.meet('end')  # the first has written all that the others read
   rows = metrics.read_rows(rows_path)
   if not is_last_row(rows, num_steps):
     raise OSError(f'{rows_path} does not hold the last row that was written to it')
@@ -196,7 +203,7 @@ def train(
 
 
 def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
-  """Writes config.json into the folder, or checks that the one there is the same.
+  """Writes config.json, or checks that the one there is the same.
 
   Raises:
     UserError: naming the first field that differs.
@@ -242,7 +249,7 @@ def _save_due(done: int, config: ConfigDict) -> bool:
 
 
 def _read(
-  values: dict[str, jax.Array], step: int, last_saved: int | None, config: ConfigDict
+  values: dict[str, jax.Array], step: int, checkpoints: Checkpoints, config: ConfigDict
 ) -> dict[str, float]:
   """Returns an update's metrics as numbers.
 
@@ -251,7 +258,8 @@ def _read(
   """
   read = {f'train/{name}': float(v) for name, v in jax.device_get(values).items()}
   if not (math.isfinite(read['train/loss']) and math.isfinite(read['train/grad_norm'])):
-    good = 'none yet' if last_saved is None else f'step {last_saved}'
+    saved = checkpoints.latest_step
+    good = 'none yet' if saved is None else f'step {saved}'
     raise DivergedError(
       f'loss {read["train/loss"]} and gradient norm {read["train/grad_norm"]} at step '
       f'{step}; last good checkpoint: {good}; try a lower optim.lr than '

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import subprocess
@@ -110,6 +111,9 @@ def test_folder_tells_what_was_run(config, undisturbed):
   assert manifest['num_full'] == 64
   assert manifest['num_test'] == 27
   assert manifest['num_devices'] == 4
+  assert manifest['num_processes'] == 1
+  assert manifest['deterministic'] is False
+  assert manifest['compiler_options'] == {}
   assert manifest['num_params'] == sum(
     leaf.size for leaf in jax.tree.leaves(state_of(config, undisturbed).params)
   )
@@ -315,6 +319,108 @@ def test_a_run_goes_on_with_another_number_of_devices(tiny_config, tmp_path):
     assert (notes / str(devices)).read_text() == (notes / '4').read_text()
   lines = (notes / '4').read_text().splitlines()
   assert [json.loads(line)[0] for line in lines] == list(range(6, 12))
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+  """Returns a set of steps; what is saved at these meets a limit on file sizes."""
+  steps: set[int] = set()
+  start = Checkpoints.save
+  before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+  free = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def save(self, state, *args):
+    limited = int(state.step) in steps
+    if limited:
+      self.wait()  # for the one before
+      resource.setrlimit(resource.RLIMIT_FSIZE, (4000, free[1]))
+    try:
+      start(self, state, *args)
+      if limited:
+        self._settle()
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, free)
+
+  monkeypatch.setattr(Checkpoints, 'save', save)
+  yield steps
+  signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+  config, undisturbed, tmp_path, failing_disk, caplog
+):
+  failing_disk |= {6}
+  with caplog.at_level(logging.WARNING, 'scaling'):
+    train(config, tmp_path)
+  assert 'checkpoint 6 could not be saved (' in caplog.text
+  assert 'its newest checkpoint is step 3; training goes on' in caplog.text
+  caplog.clear()
+  gc.collect()
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_a_full_disk_at_the_end_is_an_error_that_a_second_call_mends(
+  config, undisturbed, tmp_path, failing_disk
+):
+  failing_disk |= {12}
+  with pytest.raises(UserError) as error:
+    train(config, tmp_path)
+  message = str(error.value)
+  assert message.startswith('checkpoint 12 could not be saved (')
+  assert 'its newest checkpoint is step 9' in message
+  assert 'free some space there and run the same command again' in message
+  failing_disk.clear()
+  train(config, tmp_path)
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_a_folder_of_checkpoints_that_was_half_deleted_is_gone_on_from(
+  config, undisturbed, tmp_path, caplog
+):
+  with pytest.raises(Stopped):
+    train(config, tmp_path, should_stop=stop_after(7))
+  checkpoints = tmp_path / 'checkpoints'
+  assert saved_steps(tmp_path) == {6, 7}
+  shutil.rmtree(checkpoints / '7' / 'state')
+  for path in (checkpoints / '7').iterdir():
+    path.unlink()
+  with (
+    caplog.at_level(logging.WARNING, 'scaling'),
+    pytest.raises(Stopped, match='saved at step 6 of 12'),
+  ):
+    train(config, tmp_path, should_stop=stop_after(0))
+  assert 'checkpoint 7 cannot be read, trying older' in caplog.text
+  shutil.rmtree(checkpoints)  # all of it: a start from nothing
+  train(config, tmp_path)
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_the_checkpoints_of_another_network_are_refused(
+  tiny_config, config, undisturbed, tmp_path
+):
+  other = tiny_config({**SCHEDULE, 'optim.name': 'rmsprop'})
+  shutil.copytree(undisturbed / 'checkpoints', tmp_path / 'checkpoints')
+  with pytest.raises(UserError) as error:
+    train(other, tmp_path)
+  message = str(error.value)
+  assert 'checkpoint 12 in' in message
+  assert 'opt_state/1/nu/head/bias is absent there and float32[10] here' in message
+  assert '--workdir' in message
+
+
+def test_best_and_whole_multiples_are_saved_and_stay(tiny_config, tmp_path):
+  fields = {
+    'log.eval_every_steps': 3,
+    'checkpoint.keep': 1,
+    'checkpoint.keep_every_steps': 5,
+    'checkpoint.best': 'test/loss',
+  }
+  train(tiny_config(fields), tmp_path)
+  losses = {
+    row['step']: row['test/loss'] for row in rows_of(tmp_path) if 'test/loss' in row
+  }
+  assert set(losses) == {0, 3, 6, 9, 12}
+  assert saved_steps(tmp_path) == {5, 10, 12, min(losses, key=losses.__getitem__)}
 
 
 def all_finite(tree) -> bool:
