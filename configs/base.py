@@ -90,8 +90,6 @@ def get_config() -> ml_collections.ConfigDict:
   checkpoint.every_steps = 0  # 0: by time only
   checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
   checkpoint.keep = 2  # newest checkpoints that stay on disk
-  checkpoint.keep_every_steps = (
-    0  # those of these steps are saved and stay too; 0: none
-  )
-  checkpoint.best = ''  # the best by this stays too: test/top1 | test/top5 | test/loss
+  checkpoint.keep_every_steps = 0  # whole multiples are saved and stay too; 0: none
+  checkpoint.best = 'none'  # or the best by test/top1, test/top5, test/loss stays too
   return config

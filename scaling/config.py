@@ -27,7 +27,7 @@ _CHOICES = {
   'train.loss': ('softmax', 'sigmoid'),
   'optim.name': ('sgd', 'rmsprop'),
   'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
-  'checkpoint.best': ('', 'test/top1', 'test/top5', 'test/loss'),
+  'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss'),
 }
 _POSITIVE = (
   'data.num_classes',

@@ -55,7 +55,7 @@ def test_a_torn_last_line_is_left_out_wherever_it_is_torn(path):
     ('test/top1', 0.25),
     ('test/loss', -2.0),
     ('test/top5', -math.inf),
-    ('', -math.inf),
+    ('none', -math.inf),
     ('test/broken', -math.inf),
   ],
 )
