@@ -160,7 +160,7 @@ class Checkpoints:
     steps = self._steps()
     reason = ''
     for i, step in enumerate(steps):
-      found = None
+      found, reason = None, 'another process cannot read it'
       try:
         found = self._load(step, abstract)
       except UserError:
@@ -173,7 +173,6 @@ class Checkpoints:
         for broken in steps[:i]:
           self._checkpointer.delete(broken, missing_ok=True)
         return found
-      reason = reason or 'another process cannot read it'
       LOG.warning('checkpoint %d cannot be read, trying older: %s', step, reason)
     if steps:
       raise UserError(
