@@ -63,6 +63,11 @@ def get_config() -> ml_collections.ConfigDict:
   train.epochs = 0.0
   train.steps = 200
   train.label_smoothing = 0.0  # share of the target spread over all classes; softmax
+  # Parts that a batch is worked through in, to save memory. Batch norm sees one part at
+  # a time; without it the update is that of the whole batch.
+  train.accumulate_steps = 1
+  train.ema_decay = 0.0  # tests use a running mean of the weights; 0: the weights
+  train.deterministic = False  # GPUs: only repeatable kernels; docs/exactness.md
 
   optim = config.optim = ml_collections.ConfigDict()
   optim.name = 'sgd'  # sgd | rmsprop
@@ -72,6 +77,7 @@ def get_config() -> ml_collections.ConfigDict:
   optim.rms_decay = 0.9  # rmsprop only
   optim.rms_eps = 1.0  # rmsprop only, inside the root
   optim.weight_decay = 5e-4  # added to the gradient; norms and biases are spared
+  optim.clip_norm = 0.0  # longest gradient, before the decay is added; 0: any
   optim.schedule = 'cosine'  # cosine | step | exponential | constant
   optim.warmup_fraction = 0.05  # of all steps, linear from 0
   optim.step_fractions = (1 / 3, 2 / 3, 8 / 9)  # step: lr falls to a tenth at these
@@ -87,4 +93,6 @@ def get_config() -> ml_collections.ConfigDict:
   checkpoint.every_steps = 0  # 0: by time only
   checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
   checkpoint.keep = 2  # newest checkpoints that stay on disk
+  checkpoint.keep_every_steps = 0  # whole multiples are saved and stay too; 0: none
+  checkpoint.best = 'none'  # or the best by test/top1, test/top5, test/loss stays too
   return config

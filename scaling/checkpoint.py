@@ -1,92 +1,266 @@
-"""Saves and restores a cell's state with its clock. The only home of orbax.
+"""Saves, verifies and restores a cell's state with its clock. The only home of orbax.
 
-The position in the data is not saved: it is the step.
+The position in the data is not saved: it is the step. Array data comes back from the
+storage unchecked (of 24 single bits flipped in a file of it, 22 made a state that was
+silently another), so each checkpoint carries a checksum of every leaf.
 """
 
+import contextlib
+import json
 import logging
+import math
 import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding
 from orbax.checkpoint import v1 as ocp
 
+from scaling import processes
+from scaling.errors import UserError
 from scaling.step import State
 
 LOG = logging.getLogger('scaling')
 
 
 class Checkpoints:
-  """The checkpoints of one cell, written behind the training and swapped in whole."""
+  """The checkpoints of one cell, written behind the training and swapped in whole.
 
-  def __init__(self, folder: pathlib.Path, keep: int):
-    self._pending = None
-    keep_latest: Any = ocp.training.preservation_policies.LatestN(keep)
+  Args:
+    folder: theirs alone.
+    keep: how many of the newest stay.
+    keep_every_steps: checkpoints of whole multiples stay too; 0: none.
+  """
+
+  def __init__(self, folder: pathlib.Path, keep: int, keep_every_steps: int = 0):
+    self._folder = folder.absolute()
+    self._policy = _Policy(keep, keep_every_steps)
+    self._pending: tuple[int, Any] | None = None
+    self._failure: UserError | None = None
+    self._open()
+
+  def _open(self) -> None:
+    keep: Any = self._policy
     # Whether to save is the training loop's decision.
     always: Any = ocp.training.save_decision_policies.FixedIntervalPolicy(1)
     self._checkpointer = ocp.training.Checkpointer(
-      str(folder.absolute()),
-      preservation_policy=keep_latest,
+      str(self._folder),
+      preservation_policy=keep,
       save_decision_policy=always,
+      cleanup_tmp_directories=True,
     )
 
-  def save(self, state: State, seconds: dict[str, float]) -> None:
-    """Starts a save; the state's buffers may be given away when this returns."""
-    self.wait()
-    self._pending = self._checkpointer.save_checkpointables_async(
-      int(state.step), {'state': state, 'seconds': dict(seconds)}
-    )
-    if self._pending is None:
-      raise OSError(f'a checkpoint newer than step {int(state.step)} is in the way')
+  def save(
+    self,
+    state: State,
+    seconds: Mapping[str, float],
+    scores: Mapping[int, float] | None = None,
+  ) -> None:
+    """Starts a save; the state's buffers may be given away when this returns.
+
+    A save that fails, as on a full disk, leaves the earlier ones and a warning; `wait`
+    raises it.
+
+    Args:
+      state: of the cell.
+      seconds: of its clock.
+      scores: {step: score}; the checkpoint with the highest one above -inf stays.
+    """
+    self._settle()
+    self._policy.scores = dict(scores or {})
+    step = int(state.step)
+    about: dict[str, Any] = {'seconds': dict(seconds), 'leaves': _describe(state)}
+    about['crc32'] = _checksum_text(about)
+    try:
+      pending = self._checkpointer.save_checkpointables_async(
+        step, {'state': state}, custom_metadata=about
+      )
+    except Exception as error:  # orbax raises whatever its storage raised
+      self._fail(step, error)
+      return
+    if pending is None:
+      raise OSError(f'a checkpoint newer than step {step} is in the way')
+    self._pending = step, pending
 
   def wait(self) -> None:
-    """Waits until what was started is on disk, and raises what went wrong there."""
-    if self._pending is not None:
-      pending, self._pending = self._pending, None
+    """Waits until the newest save is on disk.
+
+    Raises:
+      UserError: if it could not be written, saying what to do.
+    """
+    self._settle()
+    if self._failure is not None:
+      raise self._failure
+
+  def _settle(self) -> None:
+    if self._pending is None:
+      return
+    (step, pending), self._pending = self._pending, None
+    try:
       pending.result()
+    except Exception as error:  # orbax raises whatever its storage raised
+      self._fail(step, error)
+    else:
+      self._failure = None
+
+  def _fail(self, step: int, error: Exception) -> None:
+    # A checkpointer would raise this error again at its next save, and what was
+    # written in part takes up space.
+    with contextlib.suppress(Exception):
+      self._checkpointer.close()
+    self._open()
+    newest = max(self._steps(), default=None)
+    free = shutil.disk_usage(self._folder).free
+    said = (
+      f'checkpoint {step} could not be saved ({_reason(error)}); {self._folder} has '
+      f'{free / 1e6:.0f} MB free, and its newest checkpoint is '
+      f'{"none" if newest is None else f"step {newest}"}'
+    )
+    LOG.warning('%s; training goes on to the next save', said)
+    self._failure = UserError(
+      f'{said}; free some space there and run the same command again'
+    )
+
+  def _steps(self) -> list[int]:
+    # By name, so that what a deletion left of a checkpoint is seen too.
+    names = (path.name for path in self._folder.iterdir())
+    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
   @property
   def latest_step(self) -> int | None:
     """The step of the newest whole checkpoint, or None."""
-    self.wait()
+    self._settle()
     latest = self._checkpointer.latest
     return None if latest is None else latest.step
 
   def restore(
     self, like: State, sharding: NamedSharding
   ) -> tuple[State, dict[str, float]] | None:
-    """Returns the newest state that can be read and its clock, or None.
+    """Returns the newest state that can be read whole and its clock, or None.
 
     Args:
       like: a state of the same shapes, abstract or not.
       sharding: where the arrays shall live.
+
+    Raises:
+      UserError: for the checkpoints of another network, naming the first leaf that
+        differs, and when there are checkpoints but none can be read.
     """
 
     def place(leaf: Any) -> jax.ShapeDtypeStruct:
       return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
+    self._settle()
     abstract = jax.tree.map(place, like)
-    steps = sorted((c.step for c in self._checkpointer.checkpoints), reverse=True)
+    steps = self._steps()
+    reason = ''
     for i, step in enumerate(steps):
+      found, reason = None, 'another process cannot read it'
       try:
-        found = self._checkpointer.load_checkpointables(
-          step, {'state': abstract, 'seconds': None}
-        )
+        found = self._load(step, abstract)
+      except UserError:
+        raise
       except Exception as error:  # orbax raises whatever its storage raised
-        if step == steps[-1]:
-          raise
-        LOG.warning('checkpoint %d cannot be read, trying older: %s', step, error)
-      else:
+        reason = _reason(error)
+      if processes.all_true(found is not None):
         # Orbax saves nothing below the newest step that it finds; what is lost here
         # will be made again, equal.
         for broken in steps[:i]:
-          self._checkpointer.delete(broken)
-        return found['state'], found['seconds']
+          self._checkpointer.delete(broken, missing_ok=True)
+        return found
+      LOG.warning('checkpoint %d cannot be read, trying older: %s', step, reason)
+    if steps:
+      raise UserError(
+        f'none of the checkpoints {", ".join(map(str, steps))} in {self._folder} can be '
+        f'read ({reason}); delete that folder to start over'
+      )
     return None
+
+  def _load(self, step: int, abstract: State) -> tuple[State, dict[str, float]]:
+    about: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
+    if not about or about.pop('crc32', None) != _checksum_text(about):
+      raise ValueError('its description is missing or damaged')
+    difference = _first_difference(about['leaves'], _describe(abstract))
+    if difference is not None:
+      raise UserError(
+        f'checkpoint {step} in {self._folder} holds another network: {difference}; go on '
+        'with the config and code that made it, or use another --workdir'
+      )
+    state = self._checkpointer.load_checkpointables(step, {'state': abstract})['state']
+    for path, leaf in _describe(state).items():
+      if leaf != about['leaves'][path]:
+        raise ValueError(f'{path} is not what was saved')
+    return state, about['seconds']
 
   def close(self) -> None:
     """Waits for what was started and lets go of the folder."""
-    try:
-      self.wait()
-    finally:
-      self._checkpointer.close()
+    self._settle()
+    self._checkpointer.close()
+
+
+class _Policy:
+  """Which checkpoints stay: the newest, those of whole multiples, and the best."""
+
+  def __init__(self, newest: int, every_steps: int):
+    self._newest = newest
+    self._every_steps = every_steps
+    self.scores: dict[int, float] = {}
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """Answers orbax, for each checkpoint."""
+    del context
+    steps = sorted(checkpoint.step for checkpoint in checkpoints)
+    stay = set(steps[-self._newest :])
+    if self._every_steps:
+      stay |= {step for step in steps if step % self._every_steps == 0}
+    scored = [step for step in steps if self.scores.get(step, -math.inf) > -math.inf]
+    if scored:
+      stay.add(max(scored, key=self.scores.__getitem__))  # of equals the first
+    return [checkpoint.step in stay for checkpoint in checkpoints]
+
+
+def _describe(state: State) -> dict[str, list[Any]]:
+  """Returns {path: [type and shape, checksum of the bytes]} of every leaf, in order."""
+  return {
+    jax.tree_util.keystr(path, simple=True, separator='/'): [
+      f'{leaf.dtype}{list(leaf.shape)}',
+      _checksum(leaf) if isinstance(leaf, jax.Array) else None,
+    ]
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
+  }
+
+
+def _checksum(leaf: jax.Array) -> int:
+  """Returns the CRC-32 of a whole array's bytes, however it is spread over devices."""
+  if leaf.is_fully_addressable or leaf.is_fully_replicated:
+    whole = np.asarray(leaf)
+  else:
+    whole = np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
+  return zlib.crc32(np.ascontiguousarray(whole).reshape(-1).view(np.uint8).data)
+
+
+def _checksum_text(about: Mapping[str, Any]) -> int:
+  return zlib.crc32(json.dumps(about, sort_keys=True).encode())
+
+
+def _first_difference(
+  there: Mapping[str, list[Any]], here: Mapping[str, list[Any]]
+) -> str | None:
+  for path in dict.fromkeys([*here, *there]):
+    old, new = (leaves.get(path, ['absent'])[0] for leaves in (there, here))
+    if old != new:
+      return f'{path} is {old} there and {new} here'
+  return None
+
+
+def _reason(error: BaseException) -> str:
+  """Returns what was behind an error, in a line."""
+  while error.__cause__ is not None:
+    error = error.__cause__
+  lines = str(error).splitlines() or [type(error).__name__]
+  return lines[0][:300]

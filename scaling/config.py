@@ -28,6 +28,7 @@ _CHOICES = {
   'train.loss': ('softmax', 'sigmoid'),
   'optim.name': ('sgd', 'rmsprop'),
   'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
+  'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss'),
 }
 _POSITIVE = (
   'data.num_classes',
@@ -36,6 +37,7 @@ _POSITIVE = (
   'data.channels',
   'model.width',
   'train.batch_size',
+  'train.accumulate_steps',
   'log.every_steps',
   'log.eval_batch_size',
   'checkpoint.keep',
@@ -48,12 +50,15 @@ _NOT_NEGATIVE = (
   'log.eval_every_steps',
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
+  'checkpoint.keep_every_steps',
   'optim.lr',
   'optim.weight_decay',
+  'optim.clip_norm',
 )
 _SHARES = (
   'data.min_crop_area',
   'train.label_smoothing',
+  'train.ema_decay',
   'optim.momentum',
   'optim.rms_decay',
   'optim.warmup_fraction',
@@ -89,6 +94,8 @@ _NOT_COMPILED = (
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
   'checkpoint.keep',
+  'checkpoint.keep_every_steps',
+  'checkpoint.best',
 )
 
 

@@ -3,15 +3,17 @@
 import datetime
 import functools
 import importlib.metadata
+import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 import scaling
-from scaling import cost
+from scaling import cost, step
 from scaling.step import Program
 
 _PACKAGES = (
@@ -68,6 +70,10 @@ def make(
     'python': platform.python_version(),
     'device_kind': devices.flat[0].device_kind,
     'num_devices': devices.size,
+    'num_processes': jax.process_count(),
+    'deterministic': config.train.deterministic,
+    'compiler_options': step.compiler_options(config, devices.flat[0].platform),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'num_params': cost.num_params(config),
     'flops_per_image': cost.forward_flops(config),
     'train_flops': cost.train_flops(config, steps),

@@ -5,6 +5,7 @@ config.
 """
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -48,6 +49,12 @@ def cut_rows(path: pathlib.Path, last_step: int) -> list[dict[str, Any]]:
   rows = [row for row in read_rows(path) if row['step'] <= last_step]
   write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
   return rows
+
+
+def score(row: Mapping[str, float], metric: str) -> float:
+  """Returns how good a row is by a metric, more being better; -inf without one."""
+  value = row.get(metric, math.nan)
+  return -math.inf if math.isnan(value) else -value if 'loss' in metric else value
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -81,15 +81,17 @@ def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
 
 def make(optim: ConfigDict) -> optax.GradientTransformationExtraArgs:
   """Returns the optimiser; its `update` takes the learning rate as `rate=`."""
-  decay = optax.add_decayed_weights(optim.weight_decay, mask=decays)
+  first = [optax.add_decayed_weights(optim.weight_decay, mask=decays)]
+  if optim.clip_norm:
+    first.insert(0, optax.clip_by_global_norm(optim.clip_norm))
   if optim.name == 'sgd':
     return optax.chain(
-      decay, optax.trace(optim.momentum, nesterov=optim.nesterov), _scale_by_rate()
+      *first, optax.trace(optim.momentum, nesterov=optim.nesterov), _scale_by_rate()
     )
   # As TensorFlow's RMSProp, which the 2017 networks were trained with: epsilon inside
   # the root, and the rate inside the momentum.
   return optax.chain(
-    decay,
+    *first,
     optax.scale_by_rms(optim.rms_decay, optim.rms_eps, initial_scale=1.0),
     _scale_by_rate(),
     optax.trace(optim.momentum),

@@ -30,23 +30,41 @@ def split_batch(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec('data'))
 
 
-def check_divides(name: str, size: int, mesh: Mesh) -> None:
+def check_divides(name: str, size: int, mesh: Mesh, steps: int = 1) -> None:
   """Checks that a batch splits evenly over the data devices.
+
+  Args:
+    name: of the field.
+    size: images.
+    mesh: of the devices.
+    steps: equal parts that the batch of each device is split into.
 
   Raises:
     UserError: naming the field and the nearest sizes that do.
   """
-  parts = mesh.shape['data']
+  devices = mesh.shape['data']
+  parts = devices * steps
   if size % parts:
     below, above = size // parts * parts, -(-size // parts) * parts
     fits = f'{below} or {above}' if below else f'{above}'
-    raise UserError(f'{name}={size} does not divide over {parts} devices; use {fits}')
+    each = f' times train.accumulate_steps={steps}' if steps > 1 else ''
+    raise UserError(
+      f'{name}={size} does not divide over {devices} devices{each}; use {fits}'
+    )
 
 
 def process_rows(batch_size: int) -> slice:
   """Returns the rows of the global batch that this process feeds."""
   rows = batch_size // jax.process_count()
   return slice(jax.process_index() * rows, (jax.process_index() + 1) * rows)
+
+
+def put_keys(seed: int, number: int, mesh: Mesh) -> tuple[jax.Array, ...]:
+  """Returns random keys that every device holds."""
+  keys = jax.random.split(jax.random.key(seed), number)
+  # As plain numbers, since device_put takes no keys beyond this process's devices.
+  data = [np.asarray(jax.random.key_data(key)) for key in keys]
+  return tuple(map(jax.random.wrap_key_data, jax.device_put(data, replicated(mesh))))
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:

@@ -36,12 +36,14 @@ class State:
     params: trained parameters, float32.
     batch_stats: running means and variances of batch norm.
     opt_state: of the optimiser.
+    ema: running means of `{'params', 'batch_stats'}`, which tests then use, or None.
   """
 
   step: jax.Array
   params: Any
   batch_stats: Any
   opt_state: Any
+  ema: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def init(config: ConfigDict, key: jax.Array) -> State:
     params=variables['params'],
     batch_stats=variables['batch_stats'],
     opt_state=optim.make(config.optim).init(variables['params']),
+    ema=variables if config.train.ema_decay else None,
   )
 
 
@@ -90,28 +93,30 @@ def train_step(
     config: only the fields of its program key are read.
     state: before the update.
     batch: 'image' uint8 `[B, S, S, C]`, 'labels' int32 `[B, K]`, 'id' uint32 `[B, 2]`
-      and 'epoch' uint32 `[B]`, which with `key` decide each image's augmentation.
+      and 'epoch' uint32 `[B]`, which with `key` decide each image's augmentation. It is
+      worked through in `train.accumulate_steps` parts, one after the other.
     key: of the cell's augmentation, the same at every step.
     schedule: the traced numbers of the learning rate.
 
   Returns:
     The state after it; the batch's mean loss, the norm of its gradient and the rate.
   """
-  data = config.data
-  images = augment.augment(
-    batch['image'],
-    batch['id'],
-    batch['epoch'],
-    key,
-    pad_crop=data.pad_crop,
-    flip=data.flip,
-    min_crop_area=data.min_crop_area,
-  )
-  images = augment.normalize(images, data.mean, data.std, jnp.dtype(config.model.dtype))
+  data, parts = config.data, config.train.accumulate_steps
   model = models.build(config)
 
-  def mean_loss(params):
-    variables = {'params': params, 'batch_stats': state.batch_stats}
+  def mean_loss(params, batch_stats, batch):
+    images = augment.augment(
+      batch['image'],
+      batch['id'],
+      batch['epoch'],
+      key,
+      pad_crop=data.pad_crop,
+      flip=data.flip,
+      min_crop_area=data.min_crop_area,
+    )
+    dtype = jnp.dtype(config.model.dtype)
+    images = augment.normalize(images, data.mean, data.std, dtype)
+    variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = model.apply(variables, images, True)
     if config.train.loss == 'softmax':
       loss = losses.softmax(logits, batch['labels'], config.train.label_smoothing)
@@ -119,22 +124,57 @@ def train_step(
       loss = losses.sigmoid(logits, batch['labels'])
     return loss.mean(), batch_stats
 
-  (loss, batch_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+  differentiate = jax.value_and_grad(mean_loss, has_aux=True)
+  if parts == 1:
+    (loss, batch_stats), grads = differentiate(state.params, state.batch_stats, batch)
+  else:
+
+    def add_part(sums, part):
+      loss, grads, batch_stats = sums
+      (more, batch_stats), new = differentiate(state.params, batch_stats, part)
+      return (loss + more, jax.tree.map(jnp.add, grads, new), batch_stats), None
+
+    # Every `parts`-th row, so that each device splits up its own rows.
+    split = jax.tree.map(
+      lambda rows: rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1), batch
+    )
+    zeros = jax.tree.map(jnp.zeros_like, state.params)
+    sums, _ = jax.lax.scan(add_part, (jnp.float32(0), zeros, state.batch_stats), split)
+    (loss, grads), batch_stats = jax.tree.map(lambda x: x / parts, sums[:2]), sums[2]
   rate = optim.learning_rate(state.step, schedule, config.optim)
   updates, opt_state = optim.make(config.optim).update(
     grads, state.opt_state, state.params, rate=rate
   )
+  params: Any = optax.apply_updates(state.params, updates)
   new = State(
     step=state.step + 1,
-    params=optax.apply_updates(state.params, updates),
+    params=params,
     batch_stats=batch_stats,
     opt_state=opt_state,
+    ema=average(
+      state.ema, {'params': params, 'batch_stats': batch_stats}, state.step, config
+    ),
   )
   return new, {
     'loss': loss,
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate,
   }
+
+
+def average(ema: Any, variables: Any, step: jax.Array, config: ConfigDict) -> Any:
+  """Returns the running means after one more update, number `step` counted from 0.
+
+  The decay grows to `train.ema_decay` as `(1 + step) / (10 + step)`, as that of
+  TensorFlow's ExponentialMovingAverage with `num_updates`, so that a short run's mean
+  is not one of its start.
+  """
+  if ema is None:
+    return None
+  decay = jnp.minimum(config.train.ema_decay, (1 + step) / (10 + step))
+  return jax.tree.map(
+    lambda mean, new: mean + (1 - decay) * (new - mean), ema, variables
+  )
 
 
 def eval_step(
@@ -156,7 +196,7 @@ def eval_step(
   data = config.data
   dtype = jnp.dtype(config.model.dtype)
   images = augment.normalize(batch['image'], data.mean, data.std, dtype)
-  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  variables = state.ema or {'params': state.params, 'batch_stats': state.batch_stats}
   logits, _ = models.build(config).apply(variables, images, False)
   labels = batch['labels']
   loss = getattr(losses, config.train.loss)(logits, labels)
@@ -200,6 +240,13 @@ def abstract_test_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
+def compiler_options(config: ConfigDict, platform: str) -> dict[str, bool | str]:
+  """Returns what XLA is told beside the program; see docs/exactness.md."""
+  if config.train.deterministic and platform == 'gpu':
+    return {'xla_gpu_deterministic_ops': True}
+  return {}
+
+
 def compile_program(
   config: ConfigDict, mesh: Mesh, *, cropped: bool = False
 ) -> Program:
@@ -213,7 +260,9 @@ def compile_program(
   Raises:
     UserError: for batch sizes that do not divide over the mesh.
   """
-  sharding.check_divides('train.batch_size', config.train.batch_size, mesh)
+  sharding.check_divides(
+    'train.batch_size', config.train.batch_size, mesh, config.train.accumulate_steps
+  )
   sharding.check_divides('log.eval_batch_size', config.log.eval_batch_size, mesh)
   config = copy.deepcopy(config)
   config.model.ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
@@ -244,11 +293,14 @@ def _compile(key: str, mesh: Mesh) -> Program:
     in_shardings=(whole, split, whole),
     out_shardings=whole,
   )
-  compiled_init = init_fn.lower(rng).compile()
-  compiled_train = train_fn.lower(
-    state, abstract_batch(config), rng, schedule
-  ).compile()
-  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), no_sums()).compile()
+  options = compiler_options(config, mesh.devices.flat[0].platform)
+  compiled_init = init_fn.lower(rng).compile(options)
+  compiled_train = train_fn.lower(state, abstract_batch(config), rng, schedule).compile(
+    options
+  )
+  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), no_sums()).compile(
+    options
+  )
   zero = jax.device_put(no_sums(), whole)
   seconds += time.monotonic()
   return Program(mesh, compiled_init, compiled_train, compiled_eval, zero, seconds)

@@ -17,7 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import manifest, metrics, optim, sharding, step
+from scaling import manifest, metrics, optim, processes, sharding, step
 from scaling.checkpoint import Checkpoints
 from scaling.clock import Clock
 from scaling.data import pipeline, sources
@@ -37,33 +37,41 @@ def train(
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
 
+  Several processes of `jax.distributed` call it alike, on a workdir that all see: each
+  feeds its own rows of a batch, and the first alone writes, checkpoints aside.
+
   Args:
     config: of the cell; see configs/base.py.
     workdir: the cell's own folder; config.json, manifest.json, metrics.jsonl and
       checkpoints/ are written there.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
-    should_stop: asked after each update; True saves the state and stops.
+    should_stop: asked after each update; True saves the state and stops. With several
+      processes the answer of any one stops all, an update later.
 
   Returns:
     The last row of metrics.jsonl.
 
   Raises:
-    UserError: for a config or image set that cannot be, or a workdir of another config.
+    UserError: for a config or image set that cannot be, a workdir of another config or
+      network, checkpoints of which none can be read, and a last one that cannot be
+      written.
     DivergedError: at a loss or gradient that is not finite.
     Stopped: after `should_stop` said so and the state was saved.
   """
   config_lib.check(config)
   workdir = pathlib.Path(workdir)
-  workdir.mkdir(parents=True, exist_ok=True)
   write_config(config, workdir)
+  processes.meet('config')
 
   clock = Clock()
   mesh = sharding.make_mesh()
   train_split, test_split = sources.load(config.data, data_dir)
   subset = pipeline.make_subset(train_split, config.data)
   num_steps = config_lib.num_steps(config, subset.num_images)
-  checkpoints = Checkpoints(workdir / 'checkpoints', config.checkpoint.keep)
+  checkpoints = Checkpoints(
+    workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_every_steps
+  )
   rows_path = workdir / 'metrics.jsonl'
 
   try:
@@ -75,25 +83,19 @@ def train(
       program = step.compile_program(
         config, mesh, cropped=train_split.encoded is not None
       )
-    metrics.write_atomically(
-      workdir / 'manifest.json',
-      json.dumps(
-        manifest.make(
-          config,
-          program,
-          steps=num_steps,
-          num_full=train_split.num_images,
-          num_test=test_split.num_images,
-          fingerprint=train_split.fingerprint,
-        ),
-        indent=2,
-      ),
-    )
+    if processes.is_first():
+      about = manifest.make(
+        config,
+        program,
+        steps=num_steps,
+        num_full=train_split.num_images,
+        num_test=test_split.num_images,
+        fingerprint=train_split.fingerprint,
+      )
+      metrics.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
     whole = sharding.replicated(mesh)
-    init_key, augment_key = jax.device_put(
-      tuple(jax.random.split(jax.random.key(config.seed))), whole
-    )
+    init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
     schedule = optim.make_schedule(config, num_steps)
     state = program.init(init_key)
     done, last_saved = 0, None
@@ -105,8 +107,12 @@ def train(
       }
       done = last_saved = int(state.step)
       LOG.info('resuming at step %d of %d', done, num_steps)
-    rows = metrics.cut_rows(rows_path, -1 if restored is None else done)
+    kept = -1 if restored is None else done
+    if processes.is_first():
+      metrics.cut_rows(rows_path, kept)
+    rows = [row for row in rows if row['step'] <= kept]
     evaluated = {row['step'] for row in rows if 'test/loss' in row}
+    scores = {row['step']: metrics.score(row, config.checkpoint.best) for row in rows}
 
     def make_batch(number: int) -> dict[str, jax.Array]:
       batch = pipeline.train_batch(
@@ -121,7 +127,8 @@ def train(
       return sharding.put_batch(batch, mesh)
 
     batches = pipeline.prefetch(make_batch, done, num_steps)
-    writer = metrics.Writer(workdir, tensorboard)
+    writer = metrics.Writer(workdir, tensorboard) if processes.is_first() else None
+    votes = processes.Votes()
     speed = _Speed(done, clock)
     saved_at = time.monotonic()
     pending = None  # the newest update's metrics, still on their way
@@ -129,35 +136,43 @@ def train(
       while True:
         # `done` updates are made; the rows and the checkpoint of this step say so.
         last = done == num_steps
-        stop = not last and should_stop()
+        overdue = 0 < config.checkpoint.every_seconds <= time.monotonic() - saved_at
+        stop, overdue = votes.cast(not last and should_stop(), overdue)
         log_due = done > 0 and (last or done % config.log.every_steps == 0)
         eval_due = done not in evaluated and _eval_due(done, num_steps, config)
         save_due = done != last_saved and (
-          last or stop or _save_due(done, time.monotonic() - saved_at, config)
+          last or stop or overdue or _save_due(done, config)
         )
         row = {}
         if pending is not None and (log_due or eval_due or save_due):
           with clock.measure('train'):
-            values = _read(pending, done, last_saved, config)
+            values = _read(pending, done, checkpoints, config)
           pending = None
           if log_due:
             row |= values | speed.measure(done, config.train.batch_size)
         if eval_due:
           with clock.measure('eval'):
+            size = config.log.eval_batch_size
             test = pipeline.test_batches(
-              test_split, config.data, config.log.eval_batch_size
+              test_split, config.data, size, sharding.process_rows(size)
             )
             row |= classify.evaluate(
               program, state, (sharding.put_batch(batch, mesh) for batch in test)
             )
+          score = metrics.score(row, config.checkpoint.best)
+          is_best = score > max(scores.values(), default=-math.inf)
+          save_due = save_due or (is_best and done != last_saved)
+          scores[done] = score
         if row:
           row |= {f'time/{name}_seconds': s for name, s in clock.seconds.items()}
-          writer.write(done, row)
+          if writer is not None:
+            writer.write(done, row)
           LOG.info('%s', describe(done, num_steps, row))
         if save_due:
-          checkpoints.save(state, clock.seconds)
+          checkpoints.save(state, clock.seconds, scores)
           last_saved, saved_at = done, time.monotonic()
         if last:
+          checkpoints.wait()
           break
         if stop:
           checkpoints.wait()
@@ -170,15 +185,17 @@ def train(
           state, new = program.train_step(state, batch, augment_key, schedule)
           # Read late, so that the device has the next update while Python waits.
           if pending is not None:
-            _read(pending, done, last_saved, config)
+            _read(pending, done, checkpoints, config)
         pending = new
         done += 1
     finally:
-      writer.close()
+      if writer is not None:
+        writer.close()
       batches.close()
   finally:
     checkpoints.close()
 
+  processes.meet('end')  # the first has written all that the others read
   rows = metrics.read_rows(rows_path)
   if not is_last_row(rows, num_steps):
     raise OSError(f'{rows_path} does not hold the last row that was written to it')
@@ -200,7 +217,9 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
         f'{workdir} was made by another config: {difference}; use another --workdir'
       )
     return
-  metrics.write_atomically(path, json.dumps(fields, indent=2))
+  if processes.is_first():
+    workdir.mkdir(parents=True, exist_ok=True)
+    metrics.write_atomically(path, json.dumps(fields, indent=2))
 
 
 def is_last_row(rows: list[dict[str, Any]], num_steps: int) -> bool:
@@ -224,15 +243,13 @@ def _eval_due(done: int, num_steps: int, config: ConfigDict) -> bool:
   return done in (0, num_steps) or (every > 0 and done % every == 0)
 
 
-def _save_due(done: int, seconds: float, config: ConfigDict) -> bool:
-  every = config.checkpoint.every_steps
-  by_step = every > 0 and done > 0 and done % every == 0
-  by_time = 0 < config.checkpoint.every_seconds <= seconds
-  return by_step or by_time
+def _save_due(done: int, config: ConfigDict) -> bool:
+  steps = (config.checkpoint.every_steps, config.checkpoint.keep_every_steps)
+  return done > 0 and any(every > 0 and done % every == 0 for every in steps)
 
 
 def _read(
-  values: dict[str, jax.Array], step: int, last_saved: int | None, config: ConfigDict
+  values: dict[str, jax.Array], step: int, checkpoints: Checkpoints, config: ConfigDict
 ) -> dict[str, float]:
   """Returns an update's metrics as numbers.
 
@@ -241,7 +258,8 @@ def _read(
   """
   read = {f'train/{name}': float(v) for name, v in jax.device_get(values).items()}
   if not (math.isfinite(read['train/loss']) and math.isfinite(read['train/grad_norm'])):
-    good = 'none yet' if last_saved is None else f'step {last_saved}'
+    saved = checkpoints.latest_step
+    good = 'none yet' if saved is None else f'step {saved}'
     raise DivergedError(
       f'loss {read["train/loss"]} and gradient norm {read["train/grad_norm"]} at step '
       f'{step}; last good checkpoint: {good}; try a lower optim.lr than '

@@ -43,6 +43,14 @@ if 'jax' in sys.modules:
     raise pytest.UsageError(f'the tests need four CPU devices: {error}') from error
 
 
+def pytest_addoption(parser):
+  parser.addoption(
+    '--renew-golden',
+    action='store_true',
+    help='write what test_golden.py finds to tests/golden, to be looked at and committed',
+  )
+
+
 def pytest_unconfigure():
   if _ours is not None:
     shutil.rmtree(_ours, ignore_errors=True)

@@ -107,16 +107,28 @@ def train_batch(
   }
 
 
-def test_batches(split: Split, data: ConfigDict, batch_size: int) -> Iterator[Batch]:
+def test_batches(
+  split: Split,
+  data: ConfigDict,
+  batch_size: int,
+  rows: slice = slice(None),  # noqa: PT028 - not a test
+) -> Iterator[Batch]:
   """Yields all images in order, in batches of one size.
+
+  Args:
+    split: the test part.
+    data: the `data` part of the config.
+    batch_size: images, over all processes.
+    rows: of each global batch, for this process.
 
   Yields:
     `image` uint8 `[B, S, S, C]`, `labels` int32 `[B, K]` and `mask` float32 `[B]`: 1,
     or 0 in the rows that fill up the last batch, whose labels are -1.
   """
   for start in range(0, split.num_images, batch_size):
-    ids = np.arange(start, min(start + batch_size, split.num_images))
-    fill = (0, batch_size - len(ids))
+    wanted = np.arange(start, start + batch_size)[rows]
+    ids = wanted[wanted < split.num_images]
+    fill = (0, len(wanted) - len(ids))
     images = _images(ids, split, data, None)
     yield {
       'image': np.pad(images, (fill, (0, 0), (0, 0), (0, 0))),

@@ -133,6 +133,19 @@ def test_test_batches_are_padded_and_masked(data):
   assert (labels == test.labels(np.arange(10))).all()
 
 
+def test_processes_feed_their_rows_of_a_test_batch(data):
+  data.made_up_test = 10
+  _, test = sources.load(data)
+  whole = list(pipeline.test_batches(test, data, 4))
+  halves = [
+    list(pipeline.test_batches(test, data, 4, slice(*ends)))
+    for ends in ((0, 2), (2, 4))
+  ]
+  for batch, first, second in zip(whole, *halves, strict=True):
+    for name, rows in batch.items():
+      assert (np.concatenate([first[name], second[name]]) == rows).all(), name
+
+
 def test_test_batches_from_files(on_folder):
   data, _, test = on_folder
   (batch,) = pipeline.test_batches(test, data, 5)

@@ -2,7 +2,11 @@
 
 import gc
 import logging
+import math
 import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +15,7 @@ import pytest
 
 from scaling import sharding
 from scaling.checkpoint import Checkpoints
+from scaling.errors import UserError
 from scaling.step import State
 
 # Orbax leaves these behind when it gives up on a broken checkpoint.
@@ -124,6 +129,52 @@ def test_only_the_newest_are_kept(folder, mesh):
   checkpoints.close()
 
 
+def kept(folder: pathlib.Path) -> set[int]:
+  return {int(path.name) for path in folder.iterdir() if path.name.isdigit()}
+
+
+def test_those_of_whole_multiples_stay_too(folder, mesh):
+  checkpoints = Checkpoints(folder, 1, keep_every_steps=4)
+  for step in (2, 4, 6, 8, 9, 10):
+    checkpoints.save(make_state(step, mesh), SECONDS)
+  checkpoints.close()
+  assert kept(folder) == {4, 8, 10}
+
+
+def test_the_best_stays_as_long_as_it_is_the_best(folder, mesh):
+  checkpoints = Checkpoints(folder, 1)
+  scores = {}
+  # After each save: the best so far that was saved, and the newest. Step 4 only equals 2,
+  # 5 was scored and not saved, 6 could not be scored.
+  for step, score, stay in (
+    (1, 0.1, {1}),
+    (2, 0.5, {2}),
+    (3, 0.2, {2, 3}),
+    (4, 0.5, {2, 4}),
+    (6, -math.inf, {2, 6}),
+    (7, 0.6, {7}),
+    (8, 0.1, {7, 8}),
+  ):
+    scores |= {step: score, 5: 0.9}
+    checkpoints.save(make_state(step, mesh), SECONDS, scores)
+    checkpoints.wait()
+    assert kept(folder) == stay, step
+  checkpoints.close()
+
+
+def test_a_state_that_is_spread_over_devices_is_verified_whole(folder, mesh):
+  state = make_state(5, mesh)
+  kernel = np.arange(48, dtype=np.float32).reshape(8, 6)
+  state.params['a']['kernel'] = jax.device_put(kernel, sharding.split_batch(mesh))
+  checkpoints = Checkpoints(folder, 1)
+  checkpoints.save(state, SECONDS)
+  like = jax.eval_shape(lambda: state)
+  found = checkpoints.restore(like, sharding.replicated(mesh))
+  checkpoints.close()
+  assert found is not None
+  assert_same_bits(found[0], state)
+
+
 def test_the_saved_state_may_be_given_away_at_once(folder, mesh):
   checkpoints = Checkpoints(folder, 1)
   state, expected = make_state(1, mesh), make_state(1, mesh)
@@ -146,17 +197,62 @@ def test_past_a_broken_checkpoint_the_one_before_is_used(folder, mesh, how, capl
     assert 'checkpoint 4 cannot be read' in caplog.text
 
 
-def test_one_flipped_bit_of_data_is_not_taken_for_a_state(folder, mesh):
-  save(folder, mesh, [2, 4])
-  data = max(
-    (path for path in (folder / '4').rglob('*') if path.is_file()),
-    key=lambda path: path.stat().st_size if '/d/' in str(path) else 0,
-  )
+def files_of(folder: pathlib.Path, step: int) -> list[pathlib.Path]:
+  """Returns the files of a checkpoint, the one with the array data last."""
+  files = [path for path in (folder / str(step)).rglob('*') if path.is_file()]
+  return sorted(files, key=lambda path: ('/d/' in str(path), path.stat().st_size))
+
+
+@pytest.mark.parametrize('where', [0.3, 0.5, 0.9])
+def test_a_flipped_bit_is_not_taken_for_a_state(folder, mesh, where, caplog):
+  # Random bits, which no compression stores with redundancy; step 2 has no such leaf.
+  noise = np.random.default_rng(0).integers(0, 2**32, 50_000, np.uint32)
+  state = make_state(4, mesh)
+  state.batch_stats['count'] = jax.device_put(noise, sharding.replicated(mesh))
+  save(folder, mesh, [2])
+  checkpoints = Checkpoints(folder, 10)
+  checkpoints.save(state, SECONDS)
+  checkpoints.close()
+  data = files_of(folder, 4)[-1]
+  assert data.stat().st_size > 100_000
   content = bytearray(data.read_bytes())
-  content[len(content) // 2] ^= 1
+  content[int(where * len(content))] ^= 1
   data.write_bytes(content)
-  state, _ = restore(folder, mesh)
-  assert_same_bits(state, make_state(int(state.step), mesh))
+
+  checkpoints = Checkpoints(folder, 10)
+  with (
+    caplog.at_level(logging.WARNING, 'scaling'),
+    pytest.raises(UserError, match='holds another network'),
+  ):
+    checkpoints.restore(jax.eval_shape(lambda: state), sharding.replicated(mesh))
+  checkpoints.close()
+  assert 'checkpoint 4 cannot be read' in caplog.text
+  assert 'batch_stats/count is not what was saved' in caplog.text
+
+
+@pytest.mark.parametrize('how', ['flip', 'delete'])
+def test_damage_to_any_one_file_is_harmless_or_noticed(folder, mesh, how, caplog):
+  save(folder, mesh, [2, 4])
+  noticed = 0
+  for i, file in enumerate(files_of(folder, 4)):
+    copy = folder.with_name(f'copy{i}')
+    shutil.copytree(folder, copy)
+    path = copy / file.relative_to(folder)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, 'scaling'):
+      if how == 'flip':
+        path.write_bytes(
+          bytes(byte ^ (i % 7 == 3) for i, byte in enumerate(path.read_bytes()))
+        )
+      else:
+        path.unlink()
+      state, _ = restore(copy, mesh)
+    assert_same_bits(state, make_state(int(state.step), mesh))
+    if int(state.step) == 2:
+      assert 'checkpoint 4 cannot be read' in caplog.text
+      assert kept(copy) == {2}  # the broken one is cleared away
+      noticed += 1
+  assert noticed >= 4  # data, its index, and two descriptions
 
 
 @pytest.mark.parametrize('how', ['truncate', 'garble', 'empty'])
@@ -176,19 +272,108 @@ def test_a_run_past_a_broken_checkpoint_can_save_again(folder, mesh, how):
   assert_same_bits(restore(folder, mesh)[0], make_state(4, mesh))
 
 
-def test_when_all_are_broken_the_error_is_raised(folder, mesh):
+@pytest.mark.parametrize('how', ['truncate', 'garble', 'empty'])
+def test_when_all_are_broken_the_error_says_how_to_start_over(folder, mesh, how):
   save(folder, mesh, [2, 4])
   for step in (2, 4):
-    spoil(folder, step, 'garble')
-  with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the storage raises
+    spoil(folder, step, how)
+  with pytest.raises(UserError) as error:
     restore(folder, mesh)
+  message = str(error.value)
+  assert f'none of the checkpoints 4, 2 in {folder} can be read' in message
+  assert 'delete that folder to start over' in message
+  assert '\n' not in message
+  assert kept(folder) == {2, 4}  # left for a person to look at
 
 
-def test_another_network_is_not_read(folder, mesh):
-  save(folder, mesh, [2])
-  like = make_state(2, mesh)
-  like.params['a']['kernel'] = jnp.zeros((3, 6))
+@pytest.mark.parametrize(
+  ('leaf', 'difference'),
+  [
+    (np.zeros((3, 6), np.float32), 'is float32[3, 5] there and float32[3, 6] here'),
+    (np.zeros((3, 5), np.int32), 'is float32[3, 5] there and int32[3, 5] here'),
+    (None, 'is float32[3, 5] there and absent here'),
+  ],
+)
+def test_another_network_is_named_by_its_first_leaf_that_differs(
+  folder, mesh, leaf, difference
+):
+  save(folder, mesh, [2, 4])
+  like = make_state(4, mesh)
+  like.params['a']['kernel'] = leaf
+  like.params['half'] = jnp.zeros(7)  # comes later
   checkpoints = Checkpoints(folder, 10)
-  with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the storage raises
+  with pytest.raises(UserError) as error:
     checkpoints.restore(like, sharding.replicated(mesh))
   checkpoints.close()
+  message = str(error.value)
+  if leaf is not None:
+    assert f'params/a/kernel {difference}' in message
+  else:  # what is here and differs is named before what is missing here
+    assert 'params/half is bfloat16[4] there and float32[7] here' in message
+  assert f'checkpoint 4 in {folder}' in message
+  assert '--workdir' in message
+  assert kept(folder) == {2, 4}
+
+
+_FULL = """
+import logging, pathlib, resource, signal, sys, time
+import jax, numpy as np
+from scaling import sharding
+from scaling.checkpoint import Checkpoints
+from scaling.errors import UserError
+from scaling.step import State
+
+logging.basicConfig(format='%(message)s', level=logging.WARNING)
+whole = sharding.replicated(sharding.make_mesh())
+
+def state(step):
+  noise = np.random.default_rng(step).integers(0, 2**32, 50_000, np.uint32)
+  return jax.device_put(State(np.int32(step), {'noise': noise}, {}, {}), whole)
+
+def allow(num_bytes):  # in any one file
+  resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that the write fails instead
+folder = pathlib.Path(sys.argv[1])
+checkpoints = Checkpoints(folder, 1)
+checkpoints.save(state(1), {})
+checkpoints.wait()
+allow(20_000)
+checkpoints.save(state(2), {})
+checkpoints.save(state(3), {})
+try:
+  checkpoints.wait()
+except UserError as error:
+  print('RAISED', error)
+until = time.monotonic() + 60
+while (left := sorted(path.name for path in folder.iterdir())) != ['1']:
+  assert time.monotonic() < until, left  # half of a checkpoint is left to fill the disk
+  time.sleep(0.05)
+found, _ = checkpoints.restore(jax.eval_shape(lambda: state(0)), whole)
+assert (np.asarray(found.params['noise']) == np.asarray(state(1).params['noise'])).all()
+allow(resource.RLIM_INFINITY)
+checkpoints.save(state(4), {})
+checkpoints.wait()
+checkpoints.close()
+print('LEFT', sorted(path.name for path in folder.iterdir()))
+"""
+
+
+def test_a_save_that_cannot_be_written_loses_nothing_and_the_next_may_succeed(folder):
+  # A limit on the size of files stands in for a full disk: both fail the write.
+  done = subprocess.run(
+    [sys.executable, '-c', _FULL, str(folder)],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  for step in (2, 3):
+    assert f'checkpoint {step} could not be saved (' in done.stderr
+  assert 'File too large' in done.stderr
+  assert 'training goes on' in done.stderr
+  raised, left = done.stdout.splitlines()
+  assert raised.startswith('RAISED checkpoint 3 could not be saved (')
+  assert f'{folder} has ' in raised
+  assert 'its newest checkpoint is step 1' in raised
+  assert 'free some space there and run the same command again' in raised
+  assert left == "LEFT ['4']"

@@ -1,6 +1,7 @@
 """metrics.jsonl and its replacement: what is read back after any kill."""
 
 import json
+import math
 import os
 
 import pytest
@@ -46,6 +47,21 @@ def test_a_torn_last_line_is_left_out_wherever_it_is_torn(path):
     assert metrics.read_rows(path) == ROWS[:2], end
   path.write_bytes(text[: start + 5] + bytes(20))  # as some file systems leave it
   assert metrics.read_rows(path) == ROWS[:2]
+
+
+@pytest.mark.parametrize(
+  ('metric', 'expected'),
+  [
+    ('test/top1', 0.25),
+    ('test/loss', -2.0),
+    ('test/top5', -math.inf),
+    ('none', -math.inf),
+    ('test/broken', -math.inf),
+  ],
+)
+def test_scores_grow_with_accuracy_and_fall_with_loss(metric, expected):
+  row = {'step': 4, 'test/top1': 0.25, 'test/loss': 2.0, 'test/broken': math.nan}
+  assert metrics.score(row, metric) == expected
 
 
 def test_what_is_written_after_a_torn_line_and_a_cut_is_whole(path):

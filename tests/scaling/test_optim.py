@@ -159,6 +159,31 @@ def rate(step):
   return 0.1 / (1 + step)
 
 
+@pytest.mark.parametrize('name', ['sgd', 'rmsprop'])
+def test_a_long_gradient_is_shortened_before_the_decay_is_added(name):
+  fields = {'name': name, 'momentum': 0.0, 'nesterov': False, 'weight_decay': 0.1}
+  norm = math.sqrt(sum((leaf**2).sum() for leaf in gradients(0).values()))
+
+  def change(**more):
+    config = make_config(**fields, **more)
+    state, tx = None, optim.make(config.optim)
+    state = tx.init(PARAMS)
+    return tx.update(gradients(0), state, PARAMS, rate=0.1)[0]
+
+  free, long, short = (
+    change(),
+    change(clip_norm=norm * 1.01),
+    change(clip_norm=norm / 2),
+  )
+  for key, w in PARAMS.items():
+    np.testing.assert_array_equal(long[key], free[key])
+    g = gradients(0)[key] / 2 + (0.1 * w if key == 'kernel' else 0)
+    if name == 'rmsprop':  # its mean square starts at 1
+      g = g / np.sqrt(0.9 + 0.1 * g**2 + 1.0)
+    # One float32 update of numbers near 1.
+    np.testing.assert_allclose(short[key], -0.1 * g, atol=1e-6)
+
+
 @pytest.mark.parametrize('nesterov', [False, True])
 def test_sgd_is_the_reference(nesterov):
   config = make_config(name='sgd', momentum=0.9, nesterov=nesterov, weight_decay=0.1)

@@ -1,5 +1,7 @@
 """One update and one evaluation, compiled, on one device and on four."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -114,6 +116,128 @@ def test_metrics_of_an_update_belong_to_the_parameters_before_it(tiny_config):
   assert float(first['learning_rate']) == pytest.approx(0.2, rel=1e-6)
   assert float(second['learning_rate']) == pytest.approx(0.4, rel=1e-6)
   assert float(first['grad_norm']) > 0
+
+
+def mean_of_parts(config, parts):
+  """Returns the first update's loss, gradient norm and statistics, part by part."""
+  batch = batch_of(config, 0)
+  init_key, key = jax.random.split(jax.random.key(0))
+  state = jax.jit(lambda key: step.init(config, key))(init_key)
+  # The head starts at zero and would hide the gradient of all below it.
+  kernel = jax.random.normal(key, state.params['head']['kernel'].shape)
+  state.params['head']['kernel'] = kernel
+  schedule = optim.make_schedule(config, 10)
+  one_part = tiny_parts(config, 1)
+  update = jax.jit(lambda *args: step.train_step(one_part, *args))
+  losses, grads, stats = [], [], state.batch_stats
+  for i in range(parts):
+    part = jax.tree.map(lambda rows, i=i: rows[i::parts], batch)
+    before = step.State(state.step, state.params, stats, state.opt_state)
+    after, values = update(before, part, key, schedule)
+    losses.append(float(values['loss']))
+    # Without momentum and decay the change is the gradient, times the rate.
+    change = jax.tree.map(jnp.subtract, state.params, after.params)
+    grads.append(jax.tree.map(lambda x, v=values: x / v['learning_rate'], change))
+    stats = after.batch_stats
+  mean = jax.tree.map(lambda *leaves: sum(leaves) / parts, *grads)
+  norm = np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(mean)))
+  return state, batch, key, schedule, (np.mean(losses), norm, stats)
+
+
+def tiny_parts(config, parts):
+  config = copy.deepcopy(config)
+  config.train.accumulate_steps = parts
+  return config
+
+
+def test_a_batch_in_parts_is_the_mean_of_its_parts(tiny_config):
+  parts = 2
+  fields = {'optim.momentum': 0.0, 'optim.nesterov': False, 'optim.weight_decay': 0.0}
+  config = tiny_config(fields)
+  state, batch, key, schedule, expected = mean_of_parts(config, parts)
+  whole = tiny_parts(config, parts)
+  update = jax.jit(lambda *args: step.train_step(whole, *args))
+  found, values = update(state, batch, key, schedule)
+  # float32, with the gradient regained from a difference of weights 10 to 1000 times
+  # its rounding.
+  assert float(values['loss']) == pytest.approx(expected[0], rel=1e-5)
+  assert float(values['grad_norm']) == pytest.approx(expected[1], rel=1e-3)
+  for a, b in zip(
+    jax.tree.leaves(found.batch_stats), jax.tree.leaves(expected[2]), strict=True
+  ):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_parts_are_the_same_on_any_number_of_devices(tiny_config):
+  config = tiny_config({'train.accumulate_steps': 2})
+  _, many = run(config, program_of(config, 4), 3)
+  _, one = run(config, program_of(config, 1), 3)
+  _, whole = run(tiny_config(), program_of(tiny_config(), 1), 3)
+  np.testing.assert_allclose(many, one, rtol=1e-5)  # as without parts, above
+  assert abs(whole[2] - one[2]) > 1e-4  # batch norm saw other groups
+
+
+def test_parts_that_do_not_divide_are_refused(tiny_config):
+  with pytest.raises(UserError) as error:
+    program_of(tiny_config({'train.accumulate_steps': 3}))
+  assert str(error.value) == (
+    'train.batch_size=16 does not divide over 4 devices times '
+    'train.accumulate_steps=3; use 12 or 24'
+  )
+
+
+def test_averaged_weights_follow_and_are_what_is_tested(tiny_config):
+  config = tiny_config({'train.ema_decay': 0.25})
+  program = program_of(config)
+  plain = program_of(tiny_config())
+  whole = sharding.replicated(program.mesh)
+  init_key, key = jax.device_put(tuple(jax.random.split(jax.random.key(0))), whole)
+  schedule = optim.make_schedule(config, 10)
+  state = program.init(init_key)
+  mean = jax.device_get({'params': state.params, 'batch_stats': state.batch_stats})
+  for done in range(4):
+    batch = sharding.put_batch(batch_of(config, done), program.mesh)
+    state, _ = program.train_step(state, batch, key, schedule)
+    decay = min(0.25, (1 + done) / (10 + done))  # 0.1, 0.18, 0.25, 0.25
+    new = jax.device_get({'params': state.params, 'batch_stats': state.batch_stats})
+    mean = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, mean, new)
+  for a, b in zip(jax.tree.leaves(state.ema), jax.tree.leaves(mean), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)  # a few float32 sums
+
+  def tested(program, state):
+    _, test = sources.load(config.data)
+    batches = pipeline.test_batches(test, config.data, config.log.eval_batch_size)
+    put = (sharding.put_batch(batch, program.mesh) for batch in batches)
+    return classify.evaluate(program, state, put)
+
+  averaged = step.State(
+    state.step, state.ema['params'], state.ema['batch_stats'], state.opt_state
+  )
+  raw = step.State(state.step, state.params, state.batch_stats, state.opt_state)
+  assert tested(program, state) == tested(plain, averaged)
+  assert tested(plain, averaged) != tested(plain, raw)
+
+
+def test_averaging_leaves_the_training_alone(tiny_config):
+  averaged, plain = (tiny_config({'train.ema_decay': decay}) for decay in (0.25, 0.0))
+  ours, ours_seen = run(averaged, program_of(averaged), 3)
+  theirs, theirs_seen = run(plain, program_of(plain), 3)
+  np.testing.assert_allclose(ours_seen, theirs_seen, rtol=1e-5)  # two compilations
+  assert jax.tree.structure(ours.params) == jax.tree.structure(theirs.params)
+  assert theirs.ema is None
+
+
+def test_the_deterministic_switch_is_an_option_of_the_compiler(tiny_config):
+  on, off = (tiny_config({'train.deterministic': value}) for value in (True, False))
+  assert step.compiler_options(off, 'gpu') == {}
+  assert step.compiler_options(on, 'cpu') == step.compiler_options(on, 'tpu') == {}
+  options = step.compiler_options(on, 'gpu')
+  assert options == {'xla_gpu_deterministic_ops': True}
+  # This XLA knows the name: an unknown one is refused.
+  lowered = jax.jit(lambda x: x + 1).lower(1.0)
+  assert lowered.compile(options)(1.0) == 2.0
+  with pytest.raises(Exception, match='xla_gpu_no_such_ops'):
+    lowered.compile({'xla_gpu_no_such_ops': True})
 
 
 def test_evaluation_counts_each_test_image_once(tiny_config):

@@ -3,7 +3,10 @@
 import gc
 import json
 import logging
+import os
 import pathlib
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,6 +111,9 @@ def test_folder_tells_what_was_run(config, undisturbed):
   assert manifest['num_full'] == 64
   assert manifest['num_test'] == 27
   assert manifest['num_devices'] == 4
+  assert manifest['num_processes'] == 1
+  assert manifest['deterministic'] is False
+  assert manifest['compiler_options'] == {}
   assert manifest['num_params'] == sum(
     leaf.size for leaf in jax.tree.leaves(state_of(config, undisturbed).params)
   )
@@ -191,42 +197,230 @@ def test_a_run_goes_on_from_before_a_broken_checkpoint(
   assert_same_run(config, tmp_path, undisturbed)
 
 
-_CHILD = """
-import json, pathlib, sys, time
-from scaling import config as config_lib
-from scaling.train import train
-workdir = pathlib.Path(sys.argv[1])
-config = config_lib.nested(config_lib.flat(json.loads(sys.argv[2])))
-train(config, workdir, should_stop=lambda: time.sleep(0.03) or False)
-"""
+# Rows at every step; tests at 0, 8, 16, 24; saves at 6, 12, 18, 24 and at the best tests.
+HARSH = {
+  'train.steps': 24,
+  'train.ema_decay': 0.9,
+  'log.every_steps': 1,
+  'log.eval_every_steps': 8,
+  'checkpoint.every_steps': 6,
+  'checkpoint.keep': 1,
+  'checkpoint.keep_every_steps': 12,
+  'checkpoint.best': 'test/loss',
+}
+
+
+def child_of(config, workdir: pathlib.Path, devices: int, **orders) -> subprocess.Popen:
+  """Starts a process that trains the cell; see child.py."""
+  orders |= {'workdir': str(workdir), 'config': config_lib.plain(config)}
+  script = str(pathlib.Path(__file__).with_name('child.py'))
+  root = str(pathlib.Path(config_lib.__file__).parents[1])
+  return subprocess.Popen(
+    [sys.executable, script, json.dumps(orders)],
+    env={**os.environ, 'JAX_NUM_CPU_DEVICES': str(devices), 'PYTHONPATH': root},
+  )
+
+
+def saved_steps(workdir: pathlib.Path) -> set[int]:
+  names = (path.name for path in (workdir / 'checkpoints').iterdir())
+  return {int(name) for name in names if name.isdigit()}
+
+
+def kill_at_random(config, workdir: pathlib.Path, devices: int, least: int) -> None:
+  """Kills a run at any moment after it has written the row of a step."""
+  path = workdir / 'metrics.jsonl'
+  child = child_of(config, workdir, devices, pause=0.03)
+  try:
+    deadline = time.monotonic() + 300
+    while metrics.last_row(path).get('step', -1) < least:
+      assert child.poll() is None, 'the run ended by itself'
+      assert time.monotonic() < deadline
+      time.sleep(0.01)
+    time.sleep(np.random.default_rng().uniform(0, 0.2))  # random indeed: any must do
+  finally:
+    child.kill()
+  assert child.wait() == -signal.SIGKILL
+
+
+def check_killed_run(config, folder: pathlib.Path, devices: int, kills) -> None:
+  """Kills a run at each of the places, lets it end, and compares it to a calm one."""
+  reference, workdir = folder / 'reference', folder / 'killed'
+  assert child_of(config, reference, devices).wait() == 0
+  for kill in kills:
+    if kill[0] == 'random':
+      kill_at_random(config, workdir, devices, kill[1])
+      continue
+    assert child_of(config, workdir, devices, die=kill).wait() == -signal.SIGKILL, kill
+    if kill[0] == 'save':
+      assert list((workdir / 'checkpoints').glob('*orbax-checkpoint-tmp'))
+  assert child_of(config, workdir, devices).wait() == 0
+  assert_same_run(config, workdir, reference)
+  assert saved_steps(workdir) == saved_steps(reference)
+  assert not list((workdir / 'checkpoints').glob('*tmp'))
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_random_ends_equal(tiny_config, tmp_path):
-  fields = {**SCHEDULE, 'train.steps': 48, 'log.every_steps': 1}
-  config = tiny_config(fields)
-  reference, workdir = tmp_path / 'reference', tmp_path / 'killed'
-  train(config, reference)
-  rng = np.random.default_rng()  # random indeed: any moment must do
-  plain = json.dumps(config_lib.plain(config))
-  path = workdir / 'metrics.jsonl'
-  killed_at = []
-  for least in (2, 14, 28):
-    child = subprocess.Popen([sys.executable, '-c', _CHILD, str(workdir), plain])
+@pytest.mark.parametrize(
+  ('devices', 'dtype'), [(1, 'bfloat16'), (4, 'float32')], ids=str
+)
+def test_a_run_killed_again_and_again_ends_equal(tiny_config, tmp_path, devices, dtype):
+  config = tiny_config(HARSH | {'model.dtype': dtype})
+  # In a test that is due; with its row on disk and its save to come; in two saves, the
+  # second with a test in the same step; and anywhere.
+  kills = [['test', 8], ['save', 6], ['row', 16], ['random', 17], ['save', 24]]
+  check_killed_run(config, tmp_path, devices, kills)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize('devices', [1, 2, 4])
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('parts', [1, 2])
+def test_a_long_run_killed_a_dozen_times_ends_equal(
+  tiny_config, tmp_path, devices, dtype, parts
+):
+  fields = {
+    'model.dtype': dtype,
+    'train.accumulate_steps': parts,
+    'train.steps': 96,
+    'optim.clip_norm': 1.0,
+  }
+  rng = np.random.default_rng()
+  places = ['test', 'save', 'row', 'random']
+  kills = [[str(rng.choice(places)), int(step)] for step in range(4, 88, 7)]
+  print(kills)
+  check_killed_run(tiny_config(HARSH | fields), tmp_path, devices, kills)
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_devices(tiny_config, tmp_path):
+  config = tiny_config(SCHEDULE | {'train.ema_decay': 0.9})
+  begun, notes = tmp_path / 'begun', tmp_path / 'batches'
+  notes.mkdir()
+  assert child_of(config, begun, 4, stop_at=6).wait() == 0
+  assert int(state_of(config, begun).step) == 6
+  runs = {}
+  for devices in (4, 2, 1):
+    workdir = runs[devices] = tmp_path / str(devices)
+    shutil.copytree(begun, workdir)
+    note = str(notes / str(devices))
+    assert child_of(config, workdir, devices, batches=note).wait() == 0
+  expected = rows_of(runs[4])
+  assert [row['step'] for row in expected] == [0, 2, 4, 6, 8, 10, 12]
+  for devices in (2, 1):
+    found = rows_of(runs[devices])
+    assert found[:4] == expected[:4]
+    for row, other in zip(found[4:], expected[4:], strict=True):
+      assert row.keys() == other.keys()
+      for name, value in row.items():
+        # Sums in another order: six float32 updates, as in test_step, where three give
+        # 1e-6; an image that is tested differently would show.
+        assert value == pytest.approx(other[name], rel=1e-4), name
+    # The state was restored bit by bit, and so is what is fed to it.
+    assert (notes / str(devices)).read_text() == (notes / '4').read_text()
+  lines = (notes / '4').read_text().splitlines()
+  assert [json.loads(line)[0] for line in lines] == list(range(6, 12))
+
+
+@pytest.fixture
+def failing_disk(monkeypatch):
+  """Returns a set of steps; what is saved at these meets a limit on file sizes."""
+  steps: set[int] = set()
+  start = Checkpoints.save
+  before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # the write fails instead
+  free = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+  def save(self, state, *args):
+    limited = int(state.step) in steps
+    if limited:
+      self.wait()  # for the one before
+      resource.setrlimit(resource.RLIMIT_FSIZE, (4000, free[1]))
     try:
-      deadline = time.monotonic() + 120
-      while (rows := metrics.read_rows(path))[-1:] == [] or rows[-1]['step'] < least:
-        assert child.poll() is None, 'the run ended by itself'
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-      time.sleep(rng.uniform(0, 0.3))
+      start(self, state, *args)
+      if limited:
+        self._settle()
     finally:
-      child.kill()
-    assert child.wait() == -signal.SIGKILL
-    killed_at.append(metrics.read_rows(path)[-1]['step'])
-  assert max(killed_at) < 48, killed_at
-  train(config, workdir)
-  assert_same_run(config, workdir, reference)
+      resource.setrlimit(resource.RLIMIT_FSIZE, free)
+
+  monkeypatch.setattr(Checkpoints, 'save', save)
+  yield steps
+  signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+  config, undisturbed, tmp_path, failing_disk, caplog
+):
+  failing_disk |= {6}
+  with caplog.at_level(logging.WARNING, 'scaling'):
+    train(config, tmp_path)
+  assert 'checkpoint 6 could not be saved (' in caplog.text
+  assert 'its newest checkpoint is step 3; training goes on' in caplog.text
+  caplog.clear()
+  gc.collect()
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_a_full_disk_at_the_end_is_an_error_that_a_second_call_mends(
+  config, undisturbed, tmp_path, failing_disk
+):
+  failing_disk |= {12}
+  with pytest.raises(UserError) as error:
+    train(config, tmp_path)
+  message = str(error.value)
+  assert message.startswith('checkpoint 12 could not be saved (')
+  assert 'its newest checkpoint is step 9' in message
+  assert 'free some space there and run the same command again' in message
+  failing_disk.clear()
+  train(config, tmp_path)
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_a_folder_of_checkpoints_that_was_half_deleted_is_gone_on_from(
+  config, undisturbed, tmp_path, caplog
+):
+  with pytest.raises(Stopped):
+    train(config, tmp_path, should_stop=stop_after(7))
+  checkpoints = tmp_path / 'checkpoints'
+  assert saved_steps(tmp_path) == {6, 7}
+  shutil.rmtree(checkpoints / '7' / 'state')
+  for path in (checkpoints / '7').iterdir():
+    path.unlink()
+  with (
+    caplog.at_level(logging.WARNING, 'scaling'),
+    pytest.raises(Stopped, match='saved at step 6 of 12'),
+  ):
+    train(config, tmp_path, should_stop=stop_after(0))
+  assert 'checkpoint 7 cannot be read, trying older' in caplog.text
+  shutil.rmtree(checkpoints)  # all of it: a start from nothing
+  train(config, tmp_path)
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_the_checkpoints_of_another_network_are_refused(
+  tiny_config, config, undisturbed, tmp_path
+):
+  other = tiny_config({**SCHEDULE, 'optim.name': 'rmsprop'})
+  shutil.copytree(undisturbed / 'checkpoints', tmp_path / 'checkpoints')
+  with pytest.raises(UserError) as error:
+    train(other, tmp_path)
+  message = str(error.value)
+  assert 'checkpoint 12 in' in message
+  assert 'opt_state/1/nu/head/bias is absent there and float32[10] here' in message
+  assert '--workdir' in message
+
+
+def test_best_and_whole_multiples_are_saved_and_stay(tiny_config, tmp_path):
+  fields = {
+    'log.eval_every_steps': 3,
+    'checkpoint.keep': 1,
+    'checkpoint.keep_every_steps': 5,
+    'checkpoint.best': 'test/loss',
+  }
+  train(tiny_config(fields), tmp_path)
+  losses = {
+    row['step']: row['test/loss'] for row in rows_of(tmp_path) if 'test/loss' in row
+  }
+  assert set(losses) == {0, 3, 6, 9, 12}
+  assert saved_steps(tmp_path) == {5, 10, 12, min(losses, key=losses.__getitem__)}
 
 
 def all_finite(tree) -> bool:

@@ -1,0 +1,59 @@
+"""What the processes of one run must agree on. A single process is asked nothing.
+
+Every process runs the same program on its own part of the devices. Where what to do
+next depends on something that they see differently (a signal, a clock, a broken file),
+all must hear the same answer, or they wait for each other for ever.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+
+def is_first() -> bool:
+  """Returns whether this process is the one that writes."""
+  return jax.process_index() == 0
+
+
+def meet(place: str) -> None:
+  """Returns when all processes have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(place)
+
+
+def all_true(answer: bool) -> bool:
+  """Returns whether every process says so."""
+  if jax.process_count() == 1:
+    return answer
+  return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
+
+
+class Votes:
+  """Whether any process asks to stop or to save, without waiting for the device.
+
+  With several processes the answer is that of the call before: votes queue up behind
+  the update that is running, and to wait for them at once would leave the device idle.
+  """
+
+  def __init__(self):
+    self._pending = None
+    self._several = jax.process_count() > 1
+    if self._several:
+      mesh = Mesh(np.array(jax.devices()), ('all',))
+      self._split = NamedSharding(mesh, PartitionSpec('all'))
+      whole = NamedSharding(mesh, PartitionSpec())
+      self._any = jax.jit(lambda votes: jnp.any(votes, 0), out_shardings=whole)
+
+  def cast(self, stop: bool, save: bool) -> tuple[bool, bool]:
+    """Returns whether to stop and whether to save; all processes call it in step."""
+    if not self._several:
+      return stop, save
+    heard = (False, False) if self._pending is None else tuple(np.array(self._pending))
+    # Who hears that a save is due now need not ask for the same one again.
+    votes = np.array([[stop, save and not heard[1]]] * jax.local_device_count())
+    self._pending = self._any(
+      jax.make_array_from_process_local_data(self._split, votes)
+    )
+    return bool(heard[0]), bool(heard[1])

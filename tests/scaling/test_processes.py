@@ -1,0 +1,137 @@
+"""One cell trained by two processes with two devices each, connected for real."""
+
+import json
+import pathlib
+import shutil
+import socket
+import time
+
+import pytest
+from test_train import assert_same_run, child_of, rows_of, state_of
+
+from scaling import metrics, processes
+
+# Tests and saves at 4, 8, 12; saves by time would fall anywhere.
+FIELDS = {
+  'log.eval_every_steps': 4,
+  'checkpoint.every_steps': 4,
+  'train.ema_decay': 0.9,
+  'checkpoint.best': 'test/loss',
+}
+
+
+def start_two(config, workdir: pathlib.Path, **orders):
+  """Starts the two; an order that is a pair has a value for each."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  return [
+    child_of(
+      config,
+      workdir,
+      2,
+      port=port,
+      num_processes=2,
+      process=i,
+      **{k: v[i] if isinstance(v, tuple) else v for k, v in orders.items()},
+    )
+    for i in range(2)
+  ]
+
+
+def run_two(config, workdir: pathlib.Path, **orders) -> None:
+  children = start_two(config, workdir, **orders)
+  try:
+    assert [child.wait(timeout=300) for child in children] == [0, 0]
+  finally:
+    for child in children:
+      child.kill()
+
+
+@pytest.fixture(scope='module')
+def config(tiny_config):
+  return tiny_config(FIELDS)
+
+
+@pytest.fixture(scope='module')
+def together(config, tmp_path_factory) -> pathlib.Path:
+  """The folder of a whole run by two, and beside it the batches of each."""
+  folder = tmp_path_factory.mktemp('two')
+  notes = (str(folder / 'batches0'), str(folder / 'batches1'))
+  run_two(config, folder / 'cell', batches=notes)
+  return folder / 'cell'
+
+
+def test_a_process_alone_is_its_own_answer():
+  votes = processes.Votes()
+  assert [votes.cast(*v) for v in ((True, False), (False, True))] == [
+    (True, False),
+    (False, True),
+  ]
+  assert processes.is_first()
+  assert processes.all_true(True)
+  assert not processes.all_true(False)
+
+
+@pytest.mark.slow
+def test_two_processes_write_one_run_and_feed_a_half_each(config, together, tmp_path):
+  steps = [row['step'] for row in rows_of(together)]
+  assert steps == [0, 2, 4, 6, 8, 10, 12]  # each once
+  manifest = json.loads((together / 'manifest.json').read_text())
+  assert (manifest['num_devices'], manifest['num_processes']) == (4, 2)
+
+  note, alone = tmp_path / 'batches', tmp_path / 'alone'
+  assert child_of(config, alone, 4, batches=str(note)).wait() == 0
+  whole, *halves = (
+    [json.loads(line) for line in path.read_text().splitlines()]
+    for path in (note, *sorted(together.parent.glob('batches?')))
+  )
+  assert len(whole) == 12
+  assert [[step, a + b] for (step, a), (_, b) in zip(*halves, strict=True)] == whole
+  for row, other in zip(rows_of(together), rows_of(alone), strict=True):
+    assert row.keys() == other.keys()
+    assert row.get('test/num_images', 27) == 27
+    for name, value in row.items():
+      # Sums over devices in another order, in twelve float32 updates.
+      assert value == pytest.approx(other[name], rel=1e-4), name
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_killed_end_equal(config, together, tmp_path):
+  children = start_two(config, tmp_path, pause=0.1)
+  try:
+    until = time.monotonic() + 300
+    while metrics.last_row(tmp_path / 'metrics.jsonl').get('step', -1) < 6:
+      assert [child.poll() for child in children] == [None, None]
+      assert time.monotonic() < until
+      time.sleep(0.02)
+  finally:
+    for child in children:
+      child.kill()
+      child.wait()
+  run_two(config, tmp_path)
+  assert_same_run(config, tmp_path, together)
+
+
+@pytest.mark.slow
+def test_a_stop_that_one_process_hears_stops_both_and_one_process_goes_on(
+  config, together, tmp_path
+):
+  run_two(config, tmp_path, stop_at=(10**6, 5))
+  stopped = state_of(config, tmp_path)
+  assert 4 < int(stopped.step) < 12
+  alone = tmp_path.with_name('alone')
+  shutil.copytree(tmp_path, alone)
+
+  run_two(config, tmp_path)
+  assert_same_run(config, tmp_path, together)
+
+  # Two processes, then one, then two again: the same state at the seams, the same rows
+  # but for the order of sums.
+  assert child_of(config, alone, 4, stop_at=3).wait() == 0
+  assert int(state_of(config, alone).step) == int(stopped.step) + 3
+  run_two(config, alone)
+  for row, other in zip(rows_of(alone), rows_of(together), strict=True):
+    assert row.keys() == other.keys()
+    for name, value in row.items():
+      assert value == pytest.approx(other[name], rel=1e-4), name
