@@ -3,7 +3,8 @@
 `small` is the network for 32-pixel images of He et al. (2016, section 4.2): a 3x3 stem,
 three stages of basic blocks, identity shortcuts that subsample and pad with zero
 channels. `imagenet` is v1.5: a 7x7 stem with max-pooling, four stages, projections as
-shortcuts, and in bottlenecks the stride on the 3x3 convolution.
+shortcuts, and in bottlenecks the stride on the 3x3 convolution, which the wide networks
+of Zagoruyko & Komodakis (2016) make twice as wide.
 """
 
 import functools
@@ -39,6 +40,7 @@ class Block(nn.Module):
   bottleneck: bool
   project: bool
   dtype: Any
+  bottleneck_factor: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -49,8 +51,9 @@ class Block(nn.Module):
     out_features = self.features * (4 if self.bottleneck else 1)
     y = x
     if self.bottleneck:
-      y = nn.relu(norm()(layer(self.features, 1)(y)))
-      y = nn.relu(norm()(layer(self.features, 3, self.stride)(y)))
+      inner = self.features * self.bottleneck_factor
+      y = nn.relu(norm()(layer(inner, 1)(y)))
+      y = nn.relu(norm()(layer(inner, 3, self.stride)(y)))
       y = layer(out_features, 1)(y)
     else:
       y = nn.relu(norm()(layer(self.features, 3, self.stride)(y)))
@@ -79,6 +82,7 @@ class ResNet(nn.Module):
   num_classes: int
   head_bias: float = 0.0
   dtype: Any = jnp.float32
+  bottleneck_factor: int = 1
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -98,6 +102,7 @@ class ResNet(nn.Module):
           bottleneck=not small and self.depth >= 50,
           project=not small,
           dtype=self.dtype,
+          bottleneck_factor=self.bottleneck_factor,
           name=f'stage{i + 1}_block{j + 1}',
         )(x, train)
     x = x.mean((1, 2), dtype=jnp.float32)
