@@ -45,14 +45,26 @@ def get_config() -> ml_collections.ConfigDict:
   data.made_up_test = 256  # and in its test part
 
   model = config.model = ml_collections.ConfigDict()
-  model.name = 'resnet'  # the one network so far
-  model.form = 'small'  # small: 3x3 stem, three stages | imagenet: v1.5, four stages
-  model.depth = 8  # small: 8 14 20 32 44 56 110 | imagenet: 18 34 50 101 152
-  model.width = 16  # channels of the first stage (64 in the ImageNet form)
+  model.name = 'resnet'  # resnet | bit | vit | xception; docs/models.md has their sizes
+  model.form = 'small'  # resnet: small, 3x3 stem, 3 stages | imagenet, v1.5, 4 stages
+  # Small ResNets: 8 14 20 32 44 56 110; ImageNet form: 18 34 50 101 152; bit: 14 26 50
+  # 101 152; vit: its blocks, published 12 or 24; xception: 15, 18, ..., published 36.
+  model.depth = 8
+  # Channels of the first stage, published 64 (ImageNet form, bit: times 1 to 4) or 32
+  # (xception); vit: of a token, published 384, 768 or 1024.
+  model.width = 16
+  model.bottleneck_factor = 1  # resnet from 50 on; 2: 3x3s as in wide-resnet-50-2
+  model.patch_size = 16  # vit only: pixels
+  model.heads = 0  # vit only; 0: one for each 64 channels
+  model.mlp_dim = 0  # vit only: channels of the hidden layer; 0: four times the width
+  model.positions = 'sincos'  # vit only: sincos | learnt
+  model.pool = 'mean'  # vit only: head on the mean of all tokens | on one more token
   model.dtype = 'float32'  # of activations; parameters are always float32
   # How convolutions, norms and pooling are written, never what they compute.
   model.ops = 'auto'  # auto: cpu on CPUs, else native | native: XLA's own | cpu: faster
-  model.scan = False  # compile equal blocks once: deep networks compile sooner
+  model.scan = False  # resnet: compile equal blocks once; deep ones compile sooner
+  # Outputs of the head are filled up to a multiple, so that they tile and split evenly.
+  model.head_multiple = 1
   model.head_bias = 0.0  # -10 keeps a large sigmoid head quiet at the start
 
   train = config.train = ml_collections.ConfigDict()

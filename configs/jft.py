@@ -38,6 +38,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.model.depth = 101  # the main one of 50, 101 and 152 [T]
   config.model.width = 64
   config.model.dtype = 'bfloat16'  # ours: the 2017 run was in float32 on K80s
+  config.model.head_multiple = 128  # ours: 18,304 outputs, which split over devices
   config.model.head_bias = -10.0  # ours: as big_vision does for large sigmoid heads
 
   config.train.loss = 'sigmoid'  # [S] Zhai et al. 2022, following BiT

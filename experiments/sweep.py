@@ -14,8 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scaling import architectures, metrics
 from scaling import config as config_lib
-from scaling import metrics
 from scaling.data import sources
 from scaling.errors import UserError
 
@@ -86,18 +86,19 @@ def shrink(
   optimiser, the protocol and the label space stay as they are.
   """
   config = copy.deepcopy(config)
-  data = config.data
+  data, network = config.data, architectures.smallest(config.model)
+  size = network.pop('data.image_size')
   if not sources.at_hand(data, data_dir):
     data.source = 'made_up'
     data.made_up_train, data.made_up_test = 256, 32
-    data.image_size = min(data.image_size, 32)
+    data.image_size = min(data.image_size, size)
     data.resize_short = 0
     config.log.eval_batch_size = 16
   elif data.source == 'tfds' and '[' not in data.train_split + data.test_split:
     data.train_split += '[:256]'
     data.test_split += '[:64]'
     config.log.eval_batch_size = 16
-  config.model.width = 8
+  config.update_from_flattened_dict(network)
   config.train.batch_size = 16
   if config.train.steps:
     config.train.steps = 4
@@ -105,7 +106,6 @@ def shrink(
     config.train.epochs = 1.0
   config.log.every_steps = 2
   config.log.eval_every_steps = 0
-  config.model.depth = min(config_lib.DEPTHS[config.model.form])
   return config, [{'data.num_images': size} for size in (16, 32, 64, 128)]
 
 

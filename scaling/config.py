@@ -13,18 +13,18 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from scaling import architectures
 from scaling.errors import UserError
-
-# Of a ResNet: the small form for 32-pixel images, and the ImageNet form.
-DEPTHS = {'small': (8, 14, 20, 32, 44, 56, 110), 'imagenet': (18, 34, 50, 101, 152)}
 
 _CHOICES = {
   'data.source': ('digits', 'tfds', 'folder', 'idx', 'made_up'),
   'data.subset': ('uniform', 'balanced'),
-  'model.name': ('resnet',),
+  'model.name': ('resnet', 'bit', 'vit', 'xception'),
   'model.form': ('small', 'imagenet'),
   'model.dtype': ('float32', 'bfloat16'),
   'model.ops': ('auto', 'native', 'cpu'),
+  'model.positions': ('sincos', 'learnt'),
+  'model.pool': ('mean', 'token'),
   'train.loss': ('softmax', 'sigmoid'),
   'optim.name': ('sgd', 'rmsprop'),
   'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
@@ -36,6 +36,9 @@ _POSITIVE = (
   'data.image_size',
   'data.channels',
   'model.width',
+  'model.bottleneck_factor',
+  'model.head_multiple',
+  'model.patch_size',
   'train.batch_size',
   'train.accumulate_steps',
   'log.every_steps',
@@ -47,6 +50,8 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
   'data.num_images',
   'data.pad_crop',
+  'model.heads',
+  'model.mlp_dim',
   'log.eval_every_steps',
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
@@ -142,12 +147,7 @@ def check(config: ConfigDict) -> None:
       f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
       'set the other to 0'
     )
-  depths = DEPTHS[config.model.form]
-  if config.model.depth not in depths:
-    raise UserError(
-      f'model.depth={config.model.depth} is no depth of the {config.model.form} form; '
-      f'use {", ".join(map(str, depths))}'
-    )
+  architectures.check(config)
   for name in ('mean', 'std'):
     if len(config.data[name]) != config.data.channels:
       raise UserError(

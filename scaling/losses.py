@@ -15,16 +15,26 @@ def _labelled(logits: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Arra
   return jnp.where(there, taken, 0).sum(1), there.sum(1)
 
 
-def softmax(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+def softmax(
+  logits: jax.Array,
+  labels: jax.Array,
+  smoothing: float = 0.0,
+  num_classes: int | None = None,
+) -> jax.Array:
   """Returns the cross-entropy of each image in nats, `[B]`.
 
   Args:
     logits: `[B, C]`.
     labels: `[B, K]` ids; several share the target equally.
     smoothing: share of the target spread over all classes.
+    num_classes: of the C outputs, if the last ones are padding.
   """
   total, count = _labelled(logits, labels)
-  target = (1 - smoothing) * total / jnp.maximum(count, 1) + smoothing * logits.mean(1)
+  target = (1 - smoothing) * total / jnp.maximum(count, 1)
+  if smoothing:
+    num_classes = num_classes or logits.shape[1]
+    real = jnp.arange(logits.shape[1]) < num_classes
+    target += smoothing * jnp.where(real, logits, 0).sum(1) / num_classes
   return jax.nn.logsumexp(logits, axis=1) - target
 
 

@@ -119,7 +119,9 @@ def train_step(
     variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = model.apply(variables, images, True)
     if config.train.loss == 'softmax':
-      loss = losses.softmax(logits, batch['labels'], config.train.label_smoothing)
+      loss = losses.softmax(
+        logits, batch['labels'], config.train.label_smoothing, data.num_classes
+      )
     else:
       loss = losses.sigmoid(logits, batch['labels'])
     return loss.mean(), batch_stats

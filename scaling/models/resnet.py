@@ -3,7 +3,8 @@
 `small` is the network for 32-pixel images of He et al. (2016, section 4.2): a 3x3 stem,
 three stages of basic blocks, identity shortcuts that subsample and pad with zero
 channels. `imagenet` is v1.5: a 7x7 stem with max-pooling, four stages, projections as
-shortcuts, and in bottlenecks the stride on the 3x3 convolution.
+shortcuts, and in bottlenecks the stride on the 3x3 convolution, which the wide networks
+of Zagoruyko & Komodakis (2016) make twice as wide.
 
 All blocks of a stage but its first are alike, so they can be compiled once and scanned
 over: a ResNet-152 then compiles in the time of a ResNet-50. Their variables are stacked
@@ -45,6 +46,7 @@ class Block(nn.Module):
   bottleneck: bool
   project: bool
   dtype: Any
+  bottleneck_factor: int
   ops: str
   train: bool
 
@@ -55,8 +57,9 @@ class Block(nn.Module):
     out_features = self.features * (4 if self.bottleneck else 1)
     y = x
     if self.bottleneck:
-      y = norm()(conv(self.features, 1)(y))
-      y = norm()(conv(self.features, 3, self.stride)(y))
+      inner = self.features * self.bottleneck_factor
+      y = norm()(conv(inner, 1)(y))
+      y = norm()(conv(inner, 3, self.stride)(y))
       y = conv(out_features, 1)(y)
     else:
       y = norm()(conv(self.features, 3, self.stride)(y))
@@ -84,6 +87,7 @@ class ResNet(nn.Module):
   num_classes: int
   head_bias: float = 0.0
   dtype: Any = jnp.float32
+  bottleneck_factor: int = 1
   ops: str = 'native'
   scan: bool = False
 
@@ -102,6 +106,7 @@ class ResNet(nn.Module):
         bottleneck=not small and self.depth >= 50,
         project=not small,
         dtype=self.dtype,
+        bottleneck_factor=self.bottleneck_factor,
         ops=self.ops,
         train=train,
       )

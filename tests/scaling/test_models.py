@@ -20,21 +20,6 @@ def build(**fields):
   return models.build(config)
 
 
-def random_variables(model):
-  """Returns variables without the seconds that compiling `init` takes."""
-  rng = np.random.default_rng(0)
-
-  def draw(path, leaf):
-    numbers = rng.normal(size=leaf.shape).astype(leaf.dtype)
-    name = path[-1].key
-    if name == 'kernel':
-      return numbers * math.sqrt(2 * leaf.shape[-1] / leaf.size)
-    return 1 + numbers / 10 if name in ('scale', 'var') else numbers / 10
-
-  shapes = jax.eval_shape(model.init, jax.random.key(0))
-  return jax.tree_util.tree_map_with_path(draw, shapes)
-
-
 def count(model) -> int:
   variables = jax.eval_shape(model.init, jax.random.key(0))
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(variables['params']))
@@ -121,7 +106,9 @@ def test_a_new_network_answers_its_head_bias_and_blocks_are_shortcuts(tiny_confi
   assert not any(scale.any() for scale in last)
 
 
-def test_bfloat16_computes_in_bfloat16_and_agrees_with_float32(tiny_config):
+def test_bfloat16_computes_in_bfloat16_and_agrees_with_float32(
+  tiny_config, random_variables
+):
   outputs = []
   images = np.random.default_rng(1).normal(size=(8, 8, 8, 1)).astype(np.float32)
   for dtype in ('float32', 'bfloat16'):
@@ -136,7 +123,9 @@ def test_bfloat16_computes_in_bfloat16_and_agrees_with_float32(tiny_config):
   np.testing.assert_allclose(outputs[1], outputs[0], atol=10 * 2**-9 * scale)
 
 
-def test_batch_norm_statistics_are_those_of_the_whole_batch(tiny_config):
+def test_batch_norm_statistics_are_those_of_the_whole_batch(
+  tiny_config, random_variables
+):
   model = models.build(tiny_config())
   variables = random_variables(model)
   # Each quarter of the batch has another spread, so that a device's own statistics
