@@ -30,11 +30,10 @@ def softmax(
     num_classes: of the C outputs, if the last ones are padding.
   """
   total, count = _labelled(logits, labels)
-  target = (1 - smoothing) * total / jnp.maximum(count, 1)
-  if smoothing:
-    num_classes = num_classes or logits.shape[1]
-    real = jnp.arange(logits.shape[1]) < num_classes
-    target += smoothing * jnp.where(real, logits, 0).sum(1) / num_classes
+  num_classes = num_classes or logits.shape[1]
+  real = jnp.arange(logits.shape[1]) < num_classes
+  mean = jnp.where(real, logits, 0).sum(1) / num_classes
+  target = (1 - smoothing) * total / jnp.maximum(count, 1) + smoothing * mean
   return jax.nn.logsumexp(logits, axis=1) - target
 
 

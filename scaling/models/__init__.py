@@ -17,7 +17,6 @@ from scaling import architectures
 from scaling.models import bit, resnet, vit, xception
 from scaling.models.layers import choose_ops
 
-
 # The logit of an output that is no class: no softmax, sigmoid or ranking sees it.
 PADDING = -1e9
 
@@ -85,13 +84,11 @@ def build(config: ConfigDict) -> Model:
     return {'batch_stats': {}, **module.init(key, images, train=False)}
 
   def apply(variables: Any, images: jax.Array, train: bool) -> Any:
-    if not train:
-      logits, new = module.apply(variables, images, train=False), variables
-    else:
-      logits, new = module.apply(variables, images, train=True, mutable=['batch_stats'])
+    mutable = ['batch_stats'] if train else []
+    logits, new = module.apply(variables, images, train=train, mutable=mutable)
     if num_outputs > data.num_classes:
       padding = jnp.arange(num_outputs) >= data.num_classes
       logits = jnp.where(padding, PADDING, logits)
-    return logits, new.get('batch_stats', {})
+    return logits, new.get('batch_stats', {}) if train else variables['batch_stats']
 
   return Model(init, apply)
