@@ -49,6 +49,7 @@ setup(
     'tensorstore>=0.1.60',  # conditional writes behind the leases
   ],
   extras_require={
+    'bench': ['torch>=2.4'],  # the peer of experiments.benchmarks.train_step
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
     'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],

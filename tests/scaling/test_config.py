@@ -225,6 +225,7 @@ def test_program_key_tells_apart_what_is_in_the_program():
     'model.depth': 14,
     'model.width': 8,
     'model.dtype': 'bfloat16',
+    'model.ops': 'native',
     'model.head_bias': -10.0,
     'train.batch_size': 32,
     'train.label_smoothing': 0.1,

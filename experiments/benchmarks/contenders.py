@@ -1,0 +1,146 @@
+"""Training steps to time: ours in both forms, and PyTorch's. One process for each.
+
+Started as `python -m experiments.benchmarks.contenders CORES NAME NET DTYPE BATCH`.
+Prints one JSON line when the step is compiled; then, for each number it reads, makes
+that many steps and prints the seconds and the CPU seconds of each. It leaves when its
+input ends.
+"""
+
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from ml_collections import ConfigDict
+
+from configs import base
+
+NAMES = ('ours', 'flax', 'torch', 'torch.compile')
+
+
+@dataclasses.dataclass(frozen=True)
+class Net:
+  """A network at its size."""
+
+  form: str
+  depth: int
+  width: int
+  image_size: int
+  channels: int
+  num_classes: int
+
+
+NETS = {
+  'resnet20-28px': Net('small', 20, 16, 28, 1, 10),
+  'resnet20-32px': Net('small', 20, 16, 32, 3, 10),
+  'resnet50-224px': Net('imagenet', 50, 64, 224, 3, 1000),
+}
+
+
+def make_config(net: Net, dtype: str, batch_size: int, ops: str) -> ConfigDict:
+  """Returns the config of a network: no augmentation, SGD with momentum and decay."""
+  config = base.get_config()
+  config.model.form, config.model.depth, config.model.width = (
+    net.form,
+    net.depth,
+    net.width,
+  )
+  config.model.dtype, config.model.ops = dtype, ops
+  data = config.data
+  data.image_size, data.channels, data.num_classes = (
+    net.image_size,
+    net.channels,
+    net.num_classes,
+  )
+  data.mean, data.std = (0.5,) * net.channels, (0.25,) * net.channels
+  config.train.batch_size = config.log.eval_batch_size = batch_size
+  return config
+
+
+def jax_step(config: ConfigDict) -> tuple[Callable[[], None], float]:
+  """Returns our own compiled training step, and the seconds of compiling it."""
+  import jax
+  import numpy as np
+
+  from scaling import optim, sharding, step
+
+  mesh = sharding.make_mesh(1)
+  program = step.compile_program(config, mesh)
+  rng = np.random.default_rng(0)
+  high = {'image': 256, 'labels': config.data.num_classes, 'id': 100, 'epoch': 1}
+  batch = {
+    name: rng.integers(high[name], size=spec.shape).astype(spec.dtype)
+    for name, spec in step.abstract_batch(config).items()
+  }
+  batch = sharding.put_batch(batch, mesh)
+  key, schedule = jax.random.key(1), optim.make_schedule(config, 1000)
+  state = program.init(jax.random.key(0))
+
+  def run():
+    nonlocal state
+    state, _ = jax.block_until_ready(program.train_step(state, batch, key, schedule))
+
+  return run, program.compile_seconds
+
+
+def limits() -> dict[str, float]:
+  """Returns GFLOP/s of large products, and GB/s of scaling a large array, of JAX."""
+  import jax
+  import jax.numpy as jnp
+
+  def best(function, *args):
+    compiled = jax.jit(function)
+    jax.block_until_ready(compiled(*args))
+    seconds = []
+    for _ in range(7):
+      start = time.perf_counter()
+      jax.block_until_ready(compiled(*args))
+      seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+  found = {}
+  for dtype in ('float32', 'bfloat16'):
+    a = jnp.ones((2048, 2048), dtype)
+    seconds = best(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32), a)
+    found[f'gemm_{dtype}_gflops'] = 2 * 2048**3 / seconds / 1e9
+  x = jnp.ones(2**24)
+  found['memory_gbytes_per_second'] = 2 * x.nbytes / best(lambda x: 2 * x, x) / 1e9
+  return found
+
+
+def main(argv: list[str]) -> int:
+  """Serves the steps of one contender."""
+  cores, name, *case = argv
+  # Before either framework starts its threads, of which it takes one for each core.
+  os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(cores)])
+  if name == 'limits':
+    print(json.dumps(limits()))
+    return 0
+  net, dtype, batch_size = case
+  if name.startswith('torch'):
+    from experiments.benchmarks import torch_step
+
+    run, compile_seconds = torch_step.make(
+      NETS[net], dtype, int(batch_size), compiled=name == 'torch.compile'
+    )
+  else:
+    ops = 'native' if name == 'flax' else 'auto'
+    config = make_config(NETS[net], dtype, int(batch_size), ops)
+    run, compile_seconds = jax_step(config)
+  run()
+  print(json.dumps({'compile_seconds': compile_seconds}), flush=True)
+  for line in sys.stdin:
+    seconds, cpu_seconds = [], []
+    for _ in range(int(line)):
+      start, cpu_start = time.perf_counter(), time.process_time()
+      run()
+      seconds.append(time.perf_counter() - start)
+      cpu_seconds.append(time.process_time() - cpu_start)
+    print(json.dumps({'seconds': seconds, 'cpu_seconds': cpu_seconds}), flush=True)
+  return 0
+
+
+if __name__ == '__main__':
+  sys.exit(main(sys.argv[1:]))
