@@ -25,8 +25,15 @@ _CHOICES = {
   'model.positions': ('sincos', 'learnt'),
   'model.pool': ('mean', 'token'),
   'train.loss': ('softmax', 'sigmoid'),
-  'optim.name': ('sgd', 'rmsprop'),
-  'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
+  'optim.name': ('sgd', 'rmsprop', 'adamw', 'lars', 'lamb'),
+  'optim.schedule': (
+    'cosine',
+    'linear',
+    'step',
+    'exponential',
+    'rsqrt',
+    'constant',
+  ),
 }
 _POSITIVE = (
   'data.num_classes',
@@ -42,6 +49,9 @@ _POSITIVE = (
   'checkpoint.keep',
   'optim.decay_images',
   'optim.decay_rate',
+  'optim.timescale',
+  'optim.eps',
+  'optim.trust',
 )
 _NOT_NEGATIVE = (
   'data.num_images',
@@ -53,13 +63,17 @@ _NOT_NEGATIVE = (
   'checkpoint.every_seconds',
   'optim.lr',
   'optim.weight_decay',
+  'optim.warmup_steps',
+  'train.mixup',
 )
 _SHARES = (
   'data.min_crop_area',
   'train.label_smoothing',
   'optim.momentum',
   'optim.rms_decay',
+  'optim.b2',
   'optim.warmup_fraction',
+  'optim.cooldown_fraction',
 )
 
 # Fields that no compiled program depends on. A new field is taken to matter until it is
@@ -85,7 +99,9 @@ _NOT_COMPILED = (
   'train.epochs',
   'train.steps',
   'optim.lr',
+  'optim.warmup_steps',
   'optim.warmup_fraction',
+  'optim.cooldown_fraction',
   'optim.decay_images',
   'log.every_steps',
   'log.eval_every_steps',
@@ -138,6 +154,7 @@ def check(config: ConfigDict) -> None:
       f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
       'set the other to 0'
     )
+  _check_schedule(config.optim)
   architectures.check(config)
   for name in ('mean', 'std'):
     if len(config.data[name]) != config.data.channels:
@@ -152,6 +169,25 @@ def check(config: ConfigDict) -> None:
     )
   if config.train.loss == 'sigmoid' and config.train.label_smoothing:
     raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')
+
+
+def _check_schedule(optim: ConfigDict) -> None:
+  warmup, cooldown = optim.warmup_fraction, optim.cooldown_fraction
+  if warmup + cooldown > 1:
+    raise UserError(
+      f'optim.warmup_fraction={warmup:g} and optim.cooldown_fraction={cooldown:g} are '
+      'longer than the run; together they may be 1'
+    )
+  if optim.warmup_steps and warmup:
+    raise UserError(
+      f'optim.warmup_steps={optim.warmup_steps} and optim.warmup_fraction={warmup:g} '
+      'both set the warm-up; set one of them to 0'
+    )
+  if not all(0 < fraction < 1 for fraction in optim.step_fractions):
+    raise UserError(
+      f'optim.step_fractions={tuple(optim.step_fractions)} must be above 0 and below 1: '
+      'they are shares of the run'
+    )
 
 
 def protocol(config: ConfigDict) -> str:

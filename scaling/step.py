@@ -108,15 +108,23 @@ def train_step(
     min_crop_area=data.min_crop_area,
   )
   images = augment.normalize(images, data.mean, data.std, jnp.dtype(config.model.dtype))
+  if config.train.mixup:
+    share = augment.mixup_share(config.train.mixup, key, state.step)
+    images = augment.mixup(images, share)
   model = models.build(config)
+
+  def image_losses(logits, labels):
+    if config.train.loss == 'softmax':
+      return losses.softmax(logits, labels, config.train.label_smoothing)
+    return losses.sigmoid(logits, labels)
 
   def mean_loss(params):
     variables = {'params': params, 'batch_stats': state.batch_stats}
     logits, batch_stats = model.apply(variables, images, True)
-    if config.train.loss == 'softmax':
-      loss = losses.softmax(logits, batch['labels'], config.train.label_smoothing)
-    else:
-      loss = losses.sigmoid(logits, batch['labels'])
+    loss = image_losses(logits, batch['labels'])
+    if config.train.mixup:
+      other = image_losses(logits, augment.partner(batch['labels']))
+      loss = share * loss + (1 - share) * other
     return loss.mean(), batch_stats
 
   (loss, batch_stats), grads = jax.value_and_grad(mean_loss, has_aux=True)(state.params)
