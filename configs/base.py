@@ -75,6 +75,7 @@ def get_config() -> ml_collections.ConfigDict:
   train.epochs = 0.0
   train.steps = 200
   train.label_smoothing = 0.0  # share of the target spread over all classes; softmax
+  train.mixup = 0.0  # alpha of Zhang et al. (2018), usual 0.1 to 0.4; 0: none
   # Parts that a batch is worked through in, to save memory. Batch norm sees one part at
   # a time; without it the update is that of the whole batch.
   train.accumulate_steps = 1
@@ -82,19 +83,28 @@ def get_config() -> ml_collections.ConfigDict:
   train.deterministic = False  # GPUs: only repeatable kernels; docs/exactness.md
 
   optim = config.optim = ml_collections.ConfigDict()
-  optim.name = 'sgd'  # sgd | rmsprop
+  optim.name = 'sgd'  # sgd | rmsprop | adamw | lars | lamb
   optim.lr = 0.1  # peak learning rate
-  optim.momentum = 0.9  # of both optimisers
-  optim.nesterov = True  # sgd only
+  optim.momentum = 0.9  # decay of the mean gradient; b1 of adamw and lamb
+  optim.nesterov = True  # sgd and lars only
+  optim.b2 = 0.999  # adamw and lamb only: decay of the mean square
+  optim.eps = 1e-8  # adamw and lamb only: beside the root
+  optim.trust = 1e-3  # lars only: step of rate 1, as a share of its kernel's norm
   optim.rms_decay = 0.9  # rmsprop only
   optim.rms_eps = 1.0  # rmsprop only, inside the root
-  optim.weight_decay = 5e-4  # added to the gradient; norms and biases are spared
+  # Added to the gradient; by adamw and lamb to the step, times the rate, where 1e-4 to
+  # 0.3 are usual. Norms and biases are spared.
+  optim.weight_decay = 5e-4
   optim.clip_norm = 0.0  # longest gradient, before the decay is added; 0: any
-  optim.schedule = 'cosine'  # cosine | step | exponential | constant
+  optim.schedule = 'cosine'  # cosine | linear | step | exponential | rsqrt | constant
   optim.warmup_fraction = 0.05  # of all steps, linear from 0
+  optim.warmup_steps = 0  # in its place: the same for every length of run
+  optim.cooldown_fraction = 0.0  # share of the run, at its end, linear to 0
   optim.step_fractions = (1 / 3, 2 / 3, 8 / 9)  # step: lr falls to a tenth at these
   optim.decay_images = 96_000_000  # exponential: lr falls once per so many images
   optim.decay_rate = 0.9  # exponential: by this factor
+  optim.staircase = True  # exponential: at once; False: a little in every step
+  optim.timescale = 10_000  # rsqrt: lr falls as 1 / sqrt(1 + steps / timescale)
 
   log = config.log = ml_collections.ConfigDict()
   log.every_steps = 50  # training loss and speed

@@ -26,8 +26,15 @@ _CHOICES = {
   'model.positions': ('sincos', 'learnt'),
   'model.pool': ('mean', 'token'),
   'train.loss': ('softmax', 'sigmoid'),
-  'optim.name': ('sgd', 'rmsprop'),
-  'optim.schedule': ('cosine', 'step', 'exponential', 'constant'),
+  'optim.name': ('sgd', 'rmsprop', 'adamw', 'lars', 'lamb'),
+  'optim.schedule': (
+    'cosine',
+    'linear',
+    'step',
+    'exponential',
+    'rsqrt',
+    'constant',
+  ),
   'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss'),
 }
 _POSITIVE = (
@@ -46,6 +53,9 @@ _POSITIVE = (
   'checkpoint.keep',
   'optim.decay_images',
   'optim.decay_rate',
+  'optim.timescale',
+  'optim.eps',
+  'optim.trust',
 )
 _NOT_NEGATIVE = (
   'data.num_images',
@@ -59,6 +69,8 @@ _NOT_NEGATIVE = (
   'optim.lr',
   'optim.weight_decay',
   'optim.clip_norm',
+  'optim.warmup_steps',
+  'train.mixup',
 )
 _SHARES = (
   'data.min_crop_area',
@@ -66,7 +78,9 @@ _SHARES = (
   'train.ema_decay',
   'optim.momentum',
   'optim.rms_decay',
+  'optim.b2',
   'optim.warmup_fraction',
+  'optim.cooldown_fraction',
 )
 
 # Fields that no compiled program depends on. A new field is taken to matter until it is
@@ -92,7 +106,9 @@ _NOT_COMPILED = (
   'train.epochs',
   'train.steps',
   'optim.lr',
+  'optim.warmup_steps',
   'optim.warmup_fraction',
+  'optim.cooldown_fraction',
   'optim.decay_images',
   'log.every_steps',
   'log.eval_every_steps',
@@ -147,6 +163,7 @@ def check(config: ConfigDict) -> None:
       f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
       'set the other to 0'
     )
+  _check_schedule(config.optim)
   architectures.check(config)
   for name in ('mean', 'std'):
     if len(config.data[name]) != config.data.channels:
@@ -159,8 +176,32 @@ def check(config: ConfigDict) -> None:
       f'data.max_labels={config.data.max_labels} needs train.loss=sigmoid; '
       'softmax takes one label an image'
     )
+  if config.model.scan and config.optim.name in ('lars', 'lamb'):
+    raise UserError(
+      f'optim.name={config.optim.name} takes the norm of each kernel, and '
+      'model.scan=True stacks them; leave model.scan out'
+    )
   if config.train.loss == 'sigmoid' and config.train.label_smoothing:
     raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')
+
+
+def _check_schedule(optim: ConfigDict) -> None:
+  warmup, cooldown = optim.warmup_fraction, optim.cooldown_fraction
+  if warmup + cooldown > 1:
+    raise UserError(
+      f'optim.warmup_fraction={warmup:g} and optim.cooldown_fraction={cooldown:g} are '
+      'longer than the run; together they may be 1'
+    )
+  if optim.warmup_steps and warmup:
+    raise UserError(
+      f'optim.warmup_steps={optim.warmup_steps} and optim.warmup_fraction={warmup:g} '
+      'both set the warm-up; set one of them to 0'
+    )
+  if not all(0 < fraction < 1 for fraction in optim.step_fractions):
+    raise UserError(
+      f'optim.step_fractions={tuple(optim.step_fractions)} must be above 0 and below 1: '
+      'they are shares of the run'
+    )
 
 
 def protocol(config: ConfigDict) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from scaling.errors import UserError
+
 
 class Schedule(NamedTuple):
   """The traced part of a learning-rate schedule."""
@@ -21,16 +23,30 @@ class Schedule(NamedTuple):
   steps: np.int32  # of the whole run
   warmup_steps: np.int32
   decay_steps: np.int32  # exponential: updates between two decays
+  cooldown_steps: np.int32 = np.int32(0)
 
 
 def make_schedule(config: ConfigDict, steps: int) -> Schedule:
-  """Returns the traced numbers of a run of `steps` updates."""
+  """Returns the traced numbers of a run of `steps` updates.
+
+  Raises:
+    UserError: if warm-up and cooldown are longer than the run.
+  """
   optim = config.optim
+  warmup = optim.warmup_steps or round(optim.warmup_fraction * steps)
+  cooldown = round(optim.cooldown_fraction * steps)
+  if optim.warmup_steps and warmup + cooldown > steps:
+    raise UserError(
+      f'optim.warmup_steps={warmup} and the {cooldown} steps of optim.cooldown_fraction='
+      f'{optim.cooldown_fraction:g} are more than the {steps} steps of the run; train '
+      f'longer, or warm up for {max(steps - cooldown, 0)} or fewer'
+    )
   return Schedule(
     lr=np.float32(optim.lr),
     steps=np.int32(steps),
-    warmup_steps=np.int32(round(optim.warmup_fraction * steps)),
+    warmup_steps=np.int32(warmup),
     decay_steps=np.int32(max(1, round(optim.decay_images / config.train.batch_size))),
+    cooldown_steps=np.int32(cooldown),
   )
 
 
@@ -44,24 +60,37 @@ def learning_rate(step: jax.Array, schedule: Schedule, optim: ConfigDict) -> jax
   """
   warmup = jnp.asarray(schedule.warmup_steps, jnp.float32)
   at = step.astype(jnp.float32)
+  done = jnp.clip((at - warmup) / jnp.maximum(schedule.steps - warmup, 1), 0, 1)
   if optim.schedule == 'cosine':
-    done = (at - warmup) / jnp.maximum(schedule.steps - warmup, 1)
-    factor = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(done, 0, 1)))
+    factor = 0.5 * (1 + jnp.cos(jnp.pi * done))
+  elif optim.schedule == 'linear':
+    factor = 1 - done
   elif optim.schedule == 'step':
     marks = jnp.asarray(optim.step_fractions) * schedule.steps
     factor = 0.1 ** (at >= marks).sum()
   elif optim.schedule == 'exponential':
     # Whole numbers: float32 cannot count the 36 million updates of the 2017 run.
-    factor = optim.decay_rate ** (step // schedule.decay_steps)
+    count = step // schedule.decay_steps
+    if not optim.staircase:
+      count += (step % schedule.decay_steps) / schedule.decay_steps
+    factor = optim.decay_rate**count
+  elif optim.schedule == 'rsqrt':
+    # Zhai et al. (2022), section 3.5: its start does not depend on where it will end.
+    factor = jax.lax.rsqrt(1 + jnp.maximum(at - warmup, 0) / optim.timescale)
   else:
     factor = 1.0
-  return schedule.lr * factor * jnp.minimum(1.0, (at + 1) / jnp.maximum(warmup, 1))
+  rise = jnp.minimum(1.0, (at + 1) / jnp.maximum(warmup, 1))
+  left = (schedule.steps - step) / jnp.maximum(schedule.cooldown_steps, 1)
+  return schedule.lr * factor * rise * jnp.clip(left, 0.0, 1.0)
 
 
 def decays(params: Any) -> Any:
-  """Returns which parameters decay: kernels do, norms and biases do not."""
-  return jax.tree.map_with_path(
-    lambda path, leaf: leaf.ndim > 1 + ('_rest' in jax.tree_util.keystr(path)), params
+  """Returns which parameters decay: kernels do.
+
+  Norms and biases do not, nor do the positions and the extra token of a ViT.
+  """
+  return jax.tree_util.tree_map_with_path(
+    lambda path, _: path[-1].key == 'kernel', params
   )
 
 
@@ -81,18 +110,32 @@ def _scale_by_rate() -> optax.GradientTransformationExtraArgs:
 
 def make(optim: ConfigDict) -> optax.GradientTransformationExtraArgs:
   """Returns the optimiser; its `update` takes the learning rate as `rate=`."""
-  first = [optax.add_decayed_weights(optim.weight_decay, mask=decays)]
-  if optim.clip_norm:
-    first.insert(0, optax.clip_by_global_norm(optim.clip_norm))
+  # The gradient is clipped before anything is added to it.
+  clip = [optax.clip_by_global_norm(optim.clip_norm)] if optim.clip_norm else []
+  decay = optax.add_decayed_weights(optim.weight_decay, mask=decays)
+  return optax.chain(*clip, *_transforms(optim, decay))
+
+
+def _transforms(
+  optim: ConfigDict, decay: optax.GradientTransformation
+) -> tuple[optax.GradientTransformation, ...]:
+  momentum = optax.trace(optim.momentum, nesterov=optim.nesterov)
   if optim.name == 'sgd':
-    return optax.chain(
-      *first, optax.trace(optim.momentum, nesterov=optim.nesterov), _scale_by_rate()
-    )
+    return decay, momentum, _scale_by_rate()
+  if optim.name == 'lars':
+    # You et al. (2017). Each kernel's step is in proportion to its norm; the rate is in
+    # the momentum, as in the paper.
+    trust = optax.scale_by_trust_ratio(trust_coefficient=optim.trust)
+    return decay, optax.masked(trust, mask=decays), _scale_by_rate(), momentum
+  if optim.name in ('adamw', 'lamb'):
+    # The decay is beside the gradient's moments, not in them (Loshchilov & Hutter 2019).
+    adam = optax.scale_by_adam(optim.momentum, optim.b2, optim.eps)
+    if optim.name == 'adamw':
+      return adam, decay, _scale_by_rate()
+    # You et al. (2020).
+    trust = optax.masked(optax.scale_by_trust_ratio(), mask=decays)
+    return adam, decay, trust, _scale_by_rate()
   # As TensorFlow's RMSProp, which the 2017 networks were trained with: epsilon inside
   # the root, and the rate inside the momentum.
-  return optax.chain(
-    *first,
-    optax.scale_by_rms(optim.rms_decay, optim.rms_eps, initial_scale=1.0),
-    _scale_by_rate(),
-    optax.trace(optim.momentum),
-  )
+  rms = optax.scale_by_rms(optim.rms_decay, optim.rms_eps, initial_scale=1.0)
+  return decay, rms, _scale_by_rate(), optax.trace(optim.momentum)

@@ -103,6 +103,15 @@ def train_step(
   """
   data, parts = config.data, config.train.accumulate_steps
   model = models.build(config)
+  # Of the update, so that all parts of an accumulated batch mix alike.
+  mixup = config.train.mixup
+  share = augment.mixup_share(mixup, key, state.step) if mixup else None
+
+  def image_losses(logits, labels):
+    if config.train.loss == 'softmax':
+      smoothing = config.train.label_smoothing
+      return losses.softmax(logits, labels, smoothing, data.num_classes)
+    return losses.sigmoid(logits, labels)
 
   def mean_loss(params, batch_stats, batch):
     images = augment.augment(
@@ -116,14 +125,14 @@ def train_step(
     )
     dtype = jnp.dtype(config.model.dtype)
     images = augment.normalize(images, data.mean, data.std, dtype)
+    if share is not None:
+      images = augment.mixup(images, share)
     variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = model.apply(variables, images, True)
-    if config.train.loss == 'softmax':
-      loss = losses.softmax(
-        logits, batch['labels'], config.train.label_smoothing, data.num_classes
-      )
-    else:
-      loss = losses.sigmoid(logits, batch['labels'])
+    loss = image_losses(logits, batch['labels'])
+    if share is not None:
+      other = image_losses(logits, augment.partner(batch['labels']))
+      loss = share * loss + (1 - share) * other
     return loss.mean(), batch_stats
 
   differentiate = jax.value_and_grad(mean_loss, has_aux=True)

@@ -115,3 +115,33 @@ def normalize(
   pixels = images.astype(jnp.float32) / 255
   centred = pixels - jnp.asarray(mean, jnp.float32)
   return (centred / jnp.asarray(std, jnp.float32)).astype(dtype)
+
+
+def mixup_share(alpha: float, key: jax.Array, step: jax.Array) -> jax.Array:
+  """Returns the share of each image in its mix with its partner, float32 in [0, 1].
+
+  One for the batch, from Beta(alpha, alpha) as in Zhang et al. (2018).
+
+  Args:
+    alpha: above 0; the larger, the nearer to one half.
+    key: of the run.
+    step: finished updates.
+  """
+  own = jax.random.fold_in(key, jnp.uint32(2**32 - 1))  # no epoch has this number
+  return jax.random.beta(jax.random.fold_in(own, step), alpha, alpha)
+
+
+def partner(rows: jax.Array) -> jax.Array:
+  """Returns for each row of the global batch that which it is mixed with."""
+  return jnp.roll(rows, 1, axis=0)
+
+
+def mixup(images: jax.Array, share: jax.Array) -> jax.Array:
+  """Returns each image mixed with its partner's, of the same shape and dtype.
+
+  Args:
+    images: float `[B, H, W, C]`.
+    share: of the image itself, a scalar.
+  """
+  own, other = images.astype(jnp.float32), partner(images).astype(jnp.float32)
+  return (share * own + (1 - share) * other).astype(images.dtype)

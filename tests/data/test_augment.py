@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling.data.augment import augment, draws, normalize
+from scaling import sharding
+from scaling.data.augment import augment, draws, mixup, mixup_share, normalize
 from scaling.data.decode import random_resized_crop
 
 BATCH = 12
@@ -117,3 +118,30 @@ def test_normalize():
   # float32 arithmetic against float64.
   np.testing.assert_allclose(result, (IMAGES / 255 - mean) / std, atol=1e-6)
   assert normalize(IMAGES, mean, std, jnp.bfloat16).dtype == jnp.bfloat16
+
+
+def test_mixup_adds_the_row_before_on_any_number_of_devices():
+  images = np.random.default_rng(0).normal(size=(8, 3, 3, 1)).astype(np.float32)
+  expected = np.float32(0.25) * images + np.float32(0.75) * images[[7, *range(7)]]
+  for devices in (1, 4):
+    split = sharding.split_batch(sharding.make_mesh(devices))
+    mixed = jax.jit(mixup, in_shardings=(split, None))(images, np.float32(0.25))
+    # Two products and a sum of numbers up to 3, which XLA may round once fewer.
+    np.testing.assert_allclose(mixed, expected, atol=4e-7)
+  small = jax.jit(mixup)(images.astype(jnp.bfloat16), np.float32(0.25))
+  assert small.dtype == jnp.bfloat16
+  # Mixed in float32: one rounding of the images and one of the mix, of 2^-9 each.
+  np.testing.assert_allclose(small, expected, atol=2 * 2**-9 * np.abs(images).max())
+
+
+def test_mixup_shares_follow_from_key_and_step_and_are_beta_distributed():
+  shares = jax.jit(jax.vmap(lambda key, step: mixup_share(0.4, key, step), (None, 0)))
+  key, steps = jax.random.key(1), jnp.arange(20_000)
+  found = np.asarray(shares(key, steps))
+  np.testing.assert_array_equal(found[::-1], shares(key, steps[::-1]))
+  assert not np.array_equal(found, shares(jax.random.key(2), steps))
+  assert ((found >= 0) & (found <= 1)).all()
+  # Mean 1/2 and variance 1 / (4 (2 alpha + 1)); four standard errors of 20,000 draws,
+  # whose fourth moment is below a sixteenth.
+  assert found.mean() == pytest.approx(0.5, abs=4 * float(found.std()) / 20_000**0.5)
+  assert found.var() == pytest.approx(1 / 7.2, abs=4 * 0.25 / 20_000**0.5)

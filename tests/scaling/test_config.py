@@ -26,7 +26,17 @@ from scaling.errors import UserError
     ('model.form', 'tiny', 'use small, imagenet'),
     ('model.dtype', 'float16', 'use float32, bfloat16'),
     ('train.loss', 'sigmod', 'Did you mean "sigmoid"?'),
-    ('optim.name', 'adam', 'use sgd, rmsprop'),
+    (
+      'optim.name',
+      'adam',
+      'use sgd, rmsprop, adamw, lars, lamb. Did you mean "adamw"?',
+    ),
+    ('optim.name', 'lamp', 'Did you mean "lamb"?'),
+    ('optim.schedule', 'rsqr', 'Did you mean "rsqrt"?'),
+    ('optim.step_fractions', (0.5, 1.0), 'above 0 and below 1'),
+    ('optim.step_fractions', (0.0,), 'above 0 and below 1'),
+    ('optim.step_fractions', (30, 60), 'above 0 and below 1'),
+    ('optim.warmup_steps', 10, 'set one of them to 0'),
     ('optim.schedule', 'cosin', 'Did you mean "cosine"?'),
     *((name, 0, 'must be above 0') for name in config_lib._POSITIVE),
     *((name, -1, 'must not be negative') for name in config_lib._NOT_NEGATIVE),
@@ -57,6 +67,9 @@ def test_bad_field_is_named_with_value_and_way_out(name, value, way_out):
     ('optim.warmup_fraction', 1.5),
     ('optim.decay_images', -1),
     ('optim.decay_rate', 0.0),
+    ('optim.cooldown_fraction', 1.0),
+    ('optim.b2', 1.0),
+    ('train.mixup', math.inf),
     ('train.label_smoothing', 1.5),
     ('data.min_crop_area', 1.5),
     ('data.min_crop_area', -0.1),
@@ -68,6 +81,19 @@ def test_numbers_that_could_not_train_are_refused(name, value):
   config.update_from_flattened_dict({name: value})
   with pytest.raises(UserError, match=name):
     config_lib.check(config)
+
+
+def test_a_schedule_longer_than_the_run_is_refused():
+  config = base.get_config()
+  config.optim.warmup_fraction, config.optim.cooldown_fraction = 0.5, 0.5
+  config_lib.check(config)
+  config.optim.cooldown_fraction = 0.75
+  with pytest.raises(UserError) as error:
+    config_lib.check(config)
+  assert str(error.value) == (
+    'optim.warmup_fraction=0.5 and optim.cooldown_fraction=0.75 are longer than the run; '
+    'together they may be 1'
+  )
 
 
 def test_smoothing_is_refused_with_sigmoid():
@@ -208,6 +234,8 @@ def test_program_key_ignores_what_is_an_argument_of_the_program():
     'data.num_images': 100,
     'optim.lr': 0.7,
     'optim.warmup_fraction': 0.5,
+    'optim.warmup_steps': 5,
+    'optim.cooldown_fraction': 0.5,
     'train.steps': 999,
     'train.epochs': 3.0,
     'seed': 5,
@@ -229,6 +257,11 @@ def test_program_key_tells_apart_what_is_in_the_program():
     'model.head_bias': -10.0,
     'train.batch_size': 32,
     'train.label_smoothing': 0.1,
+    'train.mixup': 0.2,
+    'model.name': 'bit',
+    'model.patch_size': 8,
+    'optim.timescale': 5,
+    'optim.staircase': False,
     'data.pad_crop': 4,
     'data.flip': True,
     'data.min_crop_area': 0.1,

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from configs import base
+from scaling import config as config_lib
 from scaling import models, optim
+from scaling.errors import UserError
 
 
 def make_config(**fields):
@@ -39,18 +41,33 @@ def reference(config, steps, step):
     factor = 0.1 ** sum(step >= round(f * steps, 6) for f in o.step_fractions)
   elif o.schedule == 'exponential':
     every = max(1, round(o.decay_images / config.train.batch_size))
-    factor = o.decay_rate ** (step // every)
+    factor = o.decay_rate ** (step // every if o.staircase else step / every)
+  elif o.schedule == 'linear':
+    factor = 1 - max(0, step - warmup) / max(steps - warmup, 1)
+  elif o.schedule == 'rsqrt':
+    factor = math.sqrt(o.timescale / (o.timescale + max(0, step - warmup)))
   else:
     factor = 1
+  cooldown = round(o.cooldown_fraction * steps)
+  factor *= min(1, (steps - step) / max(cooldown, 1))
   return o.lr * factor * min(1, (step + 1) / max(1, warmup))
 
 
-@pytest.mark.parametrize('schedule', ['cosine', 'step', 'exponential', 'constant'])
+@pytest.mark.parametrize(
+  'fields',
+  [
+    *({'schedule': name} for name in config_lib._CHOICES['optim.schedule']),
+    {'schedule': 'exponential', 'staircase': False},
+    {'schedule': 'rsqrt', 'cooldown_fraction': 0.3},
+    {'schedule': 'constant', 'cooldown_fraction': 0.5},
+  ],
+  ids=lambda fields: ' '.join(map(str, fields.values())),
+)
 @pytest.mark.parametrize('warmup', [0.0, 0.05, 0.5])
 @pytest.mark.parametrize('steps', [1, 7, 300, 4000])
-def test_rate_is_that_of_the_reference(schedule, warmup, steps):
+def test_rate_is_that_of_the_reference(fields, warmup, steps):
   config = make_config(
-    schedule=schedule, warmup_fraction=warmup, decay_images=64 * 50, lr=0.3
+    **fields, warmup_fraction=warmup, decay_images=64 * 50, lr=0.3, timescale=100
   )
   found = rates(config, steps, range(steps))
   expected = [reference(config, steps, step) for step in range(steps)]
@@ -64,6 +81,26 @@ def test_warm_up_ends_at_the_peak():
   found = rates(config, 100, range(12))
   np.testing.assert_allclose(found[:10], np.arange(1, 11) * 0.05, rtol=1e-6)  # float32
   assert found[9] == found[10] == found[11] == np.float32(0.5)
+
+
+def test_runs_of_several_lengths_share_their_start_on_the_rsqrt_schedule():
+  config = make_config(
+    schedule='rsqrt', warmup_fraction=0.0, warmup_steps=50, cooldown_fraction=0.25
+  )
+  short, long = (rates(config, steps, range(1000)) for steps in (400, 1000))
+  assert np.array_equal(short[:301], long[:301])
+  assert (np.diff(short[300:400]) < 0).all()
+  assert short[399] < 0.02 * short[300]
+  assert long[399] > 0.95 * long[300]
+
+
+@pytest.mark.parametrize('steps', [1, 100, 132])
+def test_a_warm_up_longer_than_the_run_is_refused(steps):
+  config = make_config(warmup_fraction=0.0, warmup_steps=100, cooldown_fraction=0.25)
+  message = f'optim.warmup_steps=100 .* more than the {steps} steps.* warm up for '
+  with pytest.raises(UserError, match=f'{message}{steps - round(steps / 4)} or fewer'):
+    optim.make_schedule(config, steps)
+  optim.make_schedule(config, 133)
 
 
 def test_step_marks_fall_on_their_steps_at_any_length():
@@ -107,8 +144,9 @@ def test_exponential_decay_falls_on_the_exact_step_of_the_2017_run():
   np.testing.assert_allclose(found, 0.9**decays, rtol=1e-4)
 
 
-def test_one_program_serves_all_lengths():
-  config = make_config()
+@pytest.mark.parametrize('schedule', config_lib._CHOICES['optim.schedule'])
+def test_one_program_serves_all_lengths(schedule):
+  config = make_config(schedule=schedule, cooldown_fraction=0.1)
   traces = []
 
   @jax.jit
@@ -121,17 +159,25 @@ def test_one_program_serves_all_lengths():
   assert len(traces) == 1
 
 
-@pytest.mark.parametrize(('form', 'depth'), [('small', 8), ('imagenet', 50)])
-def test_kernels_decay_and_norms_and_biases_do_not(form, depth):
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {'form': 'small', 'depth': 8},
+    {'form': 'imagenet', 'depth': 50},
+    {'name': 'bit', 'depth': 14, 'width': 32},
+    {'name': 'vit', 'width': 64, 'positions': 'learnt', 'pool': 'token'},
+    {'name': 'xception', 'depth': 15},
+  ],
+)
+def test_kernels_decay_and_norms_and_biases_do_not(fields):
   config = base.get_config()
-  config.model.form, config.model.depth = form, depth
+  config.model.update(fields)
   params = jax.eval_shape(models.build(config).init, jax.random.key(0))['params']
   named = jax.tree_util.tree_leaves_with_path(optim.decays(params))
-  assert len({path[-1].key for path, _ in named}) == 3
+  of_vit = ('token', 'positions') if config.model.name == 'vit' else ()
+  assert {path[-1].key for path, _ in named} == {'kernel', 'scale', 'bias', *of_vit}
   for path, decay in named:
-    name = path[-1].key
-    assert name in ('kernel', 'scale', 'bias'), path
-    assert decay == (name == 'kernel'), path
+    assert decay == (path[-1].key == 'kernel'), path
 
 
 PARAMS = {
@@ -214,3 +260,95 @@ def test_rmsprop_is_tensorflows():
       w = w - momentum
     # Five float32 updates of numbers near 1.
     np.testing.assert_allclose(value, w, atol=2e-6)
+
+
+def adam_steps(name, num_steps):
+  """Yields the gradient's mean over the root of its mean square, bias-corrected."""
+  mean, square = np.zeros_like(PARAMS[name]), np.zeros_like(PARAMS[name])
+  for step in range(num_steps):
+    g = gradients(step)[name].astype(np.float64)
+    mean = 0.9 * mean + 0.1 * g
+    square = 0.99 * square + 0.01 * g**2
+    corrected = square / (1 - 0.99 ** (step + 1))
+    yield mean / (1 - 0.9 ** (step + 1)) / (np.sqrt(corrected) + 1e-3)
+
+
+def test_adamw_decays_beside_the_moments():
+  config = make_config(name='adamw', momentum=0.9, b2=0.99, eps=1e-3, weight_decay=0.1)
+  for name, value in updates_of(config, 5, rate).items():
+    w = PARAMS[name].astype(np.float64)
+    for step, update in enumerate(adam_steps(name, 5)):
+      w = w - rate(step) * (update + (0.1 * w if name == 'kernel' else 0))
+    # Five float32 updates of numbers near 1.
+    np.testing.assert_allclose(value, w, atol=2e-6)
+
+
+def test_lamb_steps_kernels_in_proportion_to_their_norm():
+  config = make_config(name='lamb', momentum=0.9, b2=0.99, eps=1e-3, weight_decay=0.1)
+  for name, value in updates_of(config, 5, rate).items():
+    w = PARAMS[name].astype(np.float64)
+    for step, update in enumerate(adam_steps(name, 5)):
+      if name == 'kernel':
+        update = update + 0.1 * w
+        update = update * np.linalg.norm(w) / np.linalg.norm(update)
+      w = w - rate(step) * update
+    # Five float32 updates of numbers near 1.
+    np.testing.assert_allclose(value, w, atol=2e-6)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_lars_steps_kernels_in_proportion_to_their_norm(nesterov):
+  config = make_config(
+    name='lars', momentum=0.9, nesterov=nesterov, weight_decay=0.1, trust=0.5
+  )
+  for name, value in updates_of(config, 5, rate).items():
+    w = PARAMS[name].astype(np.float64)
+    trace = np.zeros_like(w)
+    for step in range(5):
+      g = gradients(step)[name].astype(np.float64)
+      if name == 'kernel':
+        g = g + 0.1 * w
+        g = g * 0.5 * np.linalg.norm(w) / np.linalg.norm(g)
+      g = rate(step) * g
+      trace = g + 0.9 * trace
+      w = w - (g + 0.9 * trace if nesterov else trace)
+    # Five float32 updates of numbers near 1.
+    np.testing.assert_allclose(value, w, atol=2e-6)
+
+
+@pytest.mark.parametrize('name', config_lib._CHOICES['optim.name'])
+def test_a_kernel_of_zeros_can_start(name):
+  config = make_config(name=name)
+  tx = optim.make(config.optim)
+  params = {'head': {'kernel': jnp.zeros((2, 3)), 'bias': jnp.zeros(3)}}
+  grads = jax.tree.map(jnp.ones_like, params)
+  updates, _ = tx.update(grads, tx.init(params), params, rate=0.1)
+  for leaf in jax.tree.leaves(updates):
+    assert (leaf < 0).all()
+
+
+@pytest.mark.parametrize('name', config_lib._CHOICES['optim.name'])
+def test_each_optimiser_descends_in_one_compiled_program(name):
+  config = make_config(name=name, trust=0.1, rms_eps=1e-3)
+  tx = optim.make(config.optim)
+  rng = np.random.default_rng(0)
+  inputs, labels = rng.normal(size=(16, 5)).astype(np.float32), np.arange(16) % 4
+
+  def loss(params):
+    logits = inputs @ params['kernel'] + params['bias']
+    return -jax.nn.log_softmax(logits)[np.arange(16), labels].mean()
+
+  @jax.jit
+  def update(params, state, rate):
+    value, grads = jax.value_and_grad(loss)(params)
+    updates, state = tx.update(grads, state, params, rate=rate)
+    return jax.tree.map(jnp.add, params, updates), state, value
+
+  params = {'kernel': jnp.asarray(rng.normal(size=(5, 4)), jnp.float32)}
+  params['bias'] = jnp.zeros(4)
+  state, seen = tx.init(params), []
+  for _ in range(30):
+    params, state, value = update(params, state, np.float32(0.05))
+    seen.append(float(value))
+  assert update._cache_size() == 1  # the state keeps its types
+  assert seen[-1] < 0.8 * seen[0]

@@ -134,6 +134,32 @@ def test_another_seed_is_another_run(tiny_config, undisturbed, tmp_path):
   )
 
 
+def test_a_vit_with_adamw_and_mixup_stopped_and_resumed_ends_equal(
+  tiny_config, tmp_path
+):
+  # Has no statistics of batch norm, counts in the optimiser, and draws in every step.
+  config = tiny_config(
+    {
+      **SCHEDULE,
+      'model.name': 'vit',
+      'model.depth': 1,
+      'model.width': 16,
+      'model.heads': 2,
+      'model.patch_size': 4,
+      'train.mixup': 0.3,
+      'optim.name': 'adamw',
+      'optim.lr': 0.01,
+      'optim.schedule': 'rsqrt',
+      'optim.cooldown_fraction': 0.5,
+    }
+  )
+  train(config, tmp_path / 'whole')
+  with pytest.raises(Stopped, match='saved at step 5 of 12'):
+    train(config, tmp_path / 'parts', should_stop=stop_after(5))
+  train(config, tmp_path / 'parts')
+  assert_same_run(config, tmp_path / 'parts', tmp_path / 'whole')
+
+
 def test_a_run_stopped_and_resumed_ends_equal(config, undisturbed, tmp_path):
   # Before the first update, where a test is due, between two rows, where a save is due,
   # twice at one step, and where both a test and a row are due.
