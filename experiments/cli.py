@@ -234,12 +234,14 @@ def verb_help(name: str) -> str:
   for flag in verb.flags:
     DEFINE[flag](values, ['scaling'])
   lines = []
+  width = max(12, *map(len, verb.flags)) + 1
   for flag in verb.flags:
     default = values[flag].default
     text = values[flag].help + (f' (default: {default})' if default else '')
+    indent = ' ' * (width + 4)
     lines.append(
       textwrap.fill(
-        text, 88, initial_indent=f'  --{flag:<13}', subsequent_indent=' ' * 17
+        text, 88, initial_indent=f'  --{flag:<{width}}', subsequent_indent=indent
       )
     )
   return (
