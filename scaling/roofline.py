@@ -106,7 +106,13 @@ def padded_flops(layer: Layer, tile: int) -> float:
 
 
 def work(
-  network: Network, images: float, itemsize: int, *, image_numbers: int, tile: int = 1
+  network: Network,
+  images: float,
+  itemsize: int,
+  *,
+  image_numbers: int,
+  tile: int = 1,
+  kept: float = 1.0,
 ) -> list[Work]:
   """Returns the operations of a step on one chip.
 
@@ -116,6 +122,7 @@ def work(
     itemsize: bytes of an activation.
     image_numbers: pixels times channels, which arrive as bytes.
     tile: side of the matrix unit.
+    kept: share of the parameters that this chip updates.
   """
   operations = [Work('read images', 0, images * image_numbers * (1 + itemsize))]
   for layer in network.layers:
@@ -136,7 +143,7 @@ def work(
   inputs, outputs = network.pooled  # backward reads input and gradient, writes one
   pooled = images * itemsize * (3 * inputs + 2 * outputs)
   operations.append(Work('pooling', 0, pooled))
-  operations.append(Work('update', 0, update_bytes(network, itemsize)))
+  operations.append(Work('update', 0, update_bytes(network, itemsize, kept)))
   return operations
 
 
@@ -145,10 +152,21 @@ def has_norm(layer: Layer) -> bool:
   return layer.positions > 1
 
 
-def update_bytes(network: Network, itemsize: int) -> float:
+def update_bytes(network: Network, itemsize: int, kept: float = 1.0) -> float:
   """Returns the traffic of the optimiser, and of the copy that the layers read."""
   copy = FLOAT32 + itemsize if itemsize < FLOAT32 else 0
-  return (3 * FLOAT32 + copy) * network.params + 2 * network.opt_state_bytes
+  update = 3 * FLOAT32 * network.params + 2 * network.opt_state_bytes
+  return kept * update + copy * network.params
+
+
+def kept_share(
+  network: Network, num_devices: int, fsdp: bool, model_devices: int
+) -> float:
+  """Returns the share of parameters and optimiser state that one device keeps."""
+  if fsdp:
+    return 1 / num_devices
+  elsewhere = network.layers[-1].weights * (1 - 1 / model_devices)
+  return 1 - elsewhere / network.params
 
 
 def transfers(
@@ -248,8 +266,9 @@ def step(
   """
   images = batch_size / num_devices
   peak = chip.flops if itemsize < FLOAT32 else chip.flops_float32
+  kept = kept_share(network, num_devices, fsdp, model_devices)
   operations = work(
-    network, images, itemsize, image_numbers=image_numbers, tile=chip.tile
+    network, images, itemsize, image_numbers=image_numbers, tile=chip.tile, kept=kept
   )
   compute = memory = 0.0
   for operation in operations:
@@ -280,7 +299,7 @@ def step(
     sent_bytes=sum(
       t.times * sent_bytes(t.kind, t.operand_bytes, t.group) for t in sent
     ),
-    memory_bytes=held_bytes(network, images, itemsize, num_devices if fsdp else 1),
+    memory_bytes=held_bytes(network, images, itemsize, kept),
   )
 
 
@@ -319,7 +338,9 @@ def input_per_host(
   return Input(rate, rate * image_numbers, rate / images_per_core)
 
 
-def held_bytes(network: Network, images: float, itemsize: int, parts: int = 1) -> float:
+def held_bytes(
+  network: Network, images: float, itemsize: int, kept: float = 1.0
+) -> float:
   """Returns what one chip holds between the forward and the backward pass, at least.
 
   Both a convolution's output and what its norm makes of it, for the backward pass;
@@ -329,7 +350,7 @@ def held_bytes(network: Network, images: float, itemsize: int, parts: int = 1) -
     network: counted for one image.
     images: of this chip.
     itemsize: bytes of an activation.
-    parts: over how many devices parameters and optimiser state are split.
+    kept: share of parameters and optimiser state that this chip keeps.
   """
   activations = sum(
     layer.outputs * layer.times * (2 if has_norm(layer) else 1)
@@ -337,4 +358,4 @@ def held_bytes(network: Network, images: float, itemsize: int, parts: int = 1) -
   )
   state = FLOAT32 * network.params + network.opt_state_bytes
   gradients = FLOAT32 * network.params
-  return images * activations * itemsize + state / parts + gradients
+  return images * activations * itemsize + kept * state + gradients

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from configs import base, imagenet
-from scaling import cost, models, optim, roofline
+from scaling import collectives, cost, models, optim, roofline
 from scaling.chips import CHIPS
 from scaling.roofline import Transfer
 
@@ -141,7 +142,11 @@ def test_split_parameters_send_as_much_as_whole_ones(resnet50):
   whole = expect(resnet50, 'TPU v5e', 1024, 8)
   split = expect(resnet50, 'TPU v5e', 1024, 8, fsdp=True)
   assert split.sent_bytes == pytest.approx(whole.sent_bytes)
-  assert split.memory_bytes < whole.memory_bytes
+  params, state = resnet50.params, resnet50.opt_state_bytes
+  kept = whole.memory_bytes - split.memory_bytes
+  assert kept == pytest.approx(7 / 8 * (4 * params + state))
+  updated = whole.traffic_bytes - split.traffic_bytes
+  assert updated == pytest.approx(7 / 8 * (12 * params + 2 * state))
 
 
 def test_a_split_classifier_sends_features_instead_of_its_gradients():
@@ -154,6 +159,52 @@ def test_a_split_classifier_sends_features_instead_of_its_gradients():
   assert sent['head gradients'] == Transfer('head gradients', 'all-reduce', head, 4)
   assert sent['features'] == Transfer('features', 'all-gather', 4 * 32 * 2048, 4)
   assert sent['feature gradients'].operand_bytes == 4 * 4 * 32 * 2048
+  kept = roofline.kept_share(network, 16, False, 4)
+  assert kept * network.params == pytest.approx(network.params - 3 / 4 * head)
+
+
+def operands(classifier, features, kernel, batch):
+  """By kind, what the compiled gradient of a classifier puts into collectives."""
+  mesh = jax.make_mesh((2, 2), ('data', 'model'), axis_types=(AxisType.Auto,) * 2)
+  kernels, images = (NamedSharding(mesh, PartitionSpec(*s)) for s in (kernel, batch))
+  gradient = jax.jit(
+    jax.grad(lambda w, x: jax.nn.softplus(x @ w).sum(), argnums=(0, 1)),
+    in_shardings=(kernels, images),
+    out_shardings=(kernels, images),
+  )
+  arrays = [
+    jax.ShapeDtypeStruct(shape, jnp.float32) for shape in (classifier, features)
+  ]
+  found = collectives.find(gradient.lower(*arrays).compile().as_text())
+  return sorted((one.kind, one.operand_bytes, one.group) for one in found)
+
+
+def network_of(classifier):
+  fan_in, fan_out = classifier
+  size = fan_in * fan_out
+  layer = cost.Layer(1, 1, fan_in, fan_out, fan_in, fan_out, size, from_image=False)
+  return cost.Network((layer,), 0, (0, 0), size, 0, 0)
+
+
+def test_a_split_classifier_sends_what_xla_makes_of_it():
+  sent = roofline.transfers(network_of((512, 256)), 4, 16, model_devices=2)
+  assert operands(
+    (512, 256), (64, 512), (None, 'model'), (('data', 'model'),)
+  ) == sorted(
+    (one.kind, one.operand_bytes, one.group) for one in sent if one.operand_bytes
+  )
+
+
+def test_split_parameters_send_what_xla_makes_of_them():
+  gather, scatter = roofline.transfers(network_of((512, 256)), 4, 16, fsdp=True)
+  everywhere = (('data', 'model'),)
+  (kind, size, group), (reduce, all_of_them, both) = operands(
+    (512, 256), (64, 512), everywhere, everywhere
+  )
+  assert (kind, size, group) == (gather.kind, gather.operand_bytes, gather.group)
+  # XLA:CPU sums everywhere and keeps a part, where others scatter as they sum.
+  assert (reduce, scatter.kind) == ('all-reduce', 'reduce-scatter')
+  assert (all_of_them, both) == (scatter.operand_bytes, scatter.group)
 
 
 def test_beyond_a_domain_a_collective_takes_the_network():
