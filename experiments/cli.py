@@ -134,23 +134,51 @@ def _integer(name: str, default: int | None, text: str, lower: int = 1) -> Calla
   )
 
 
+def _float(name: str, default: float | None, text: str, lower: float) -> Callable:
+  return lambda v, _: flags.DEFINE_float(
+    name, default, text, lower_bound=lower, flag_values=v
+  )
+
+
+def _bool(name: str, text: str) -> Callable:
+  return lambda v, _: flags.DEFINE_bool(name, False, text, flag_values=v)
+
+
 DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'config': _config,
   'workdir': _string('workdir', None, 'folder of the study, made if missing'),
   'data_dir': _string('data_dir', None, 'where the image set lies'),
   'workers': _integer('workers', None, 'processes; default one a core, one on a TPU'),
-  'tensorboard': lambda v, _: flags.DEFINE_bool(
-    'tensorboard', False, 'also write TensorBoard events', flag_values=v
-  ),
+  'tensorboard': _bool('tensorboard', 'also write TensorBoard events'),
   'device': _string('device', 'cpu', 'kind of device to plan for: cpu, TPU v5e, H100'),
   'num_devices': _integer('num_devices', os.cpu_count(), 'devices, or cores of a CPU'),
   'num_full': _integer('num_full', None, 'images in the whole set'),
+  'fsdp': _bool('fsdp', 'parameters and optimiser state are split over the devices'),
+  'model_devices': _integer(
+    'model_devices', 1, 'devices that the classifier is split over'
+  ),
+  'perf': _bool('perf', 'measure training steps of --config'),
+  'roofline_share': _float(
+    'roofline_share', 0.75, 'share of the modelled speed that a program reaches', 0.0
+  ),
   'mfu': lambda v, _: flags.DEFINE_float(
-    'mfu', 0.4, 'share of the peak that is reached', 0.0, 1.0, flag_values=v
+    'mfu',
+    None,
+    'plan with this share of the peak FLOP/s instead of a roofline',
+    0.0,
+    1.0,
+    flag_values=v,
   ),
-  'perf': lambda v, _: flags.DEFINE_bool(
-    'perf', False, 'measure training steps of --config', flag_values=v
+  'images_per_core': _float(
+    'images_per_core', 400.0, 'JPEGs that a core decodes in a second', 1.0
   ),
+  'cores_per_host': _integer(
+    'cores_per_host', None, 'cores of a host; default those of the device where known'
+  ),
+  'price_per_hour': _float(
+    'price_per_hour', None, 'USD for a chip; default a list price where known', 0.0
+  ),
+  'json': _bool('json', 'print JSON'),
   'size': _string('size', 'num_images', 'column with the number of images'),
   'value': _string('value', 'value', 'column with the score'),
   'group': lambda v, _: flags.DEFINE_multi_string(
@@ -180,15 +208,11 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     lower_bound=1.0,
     flag_values=v,
   ),
-  'robust': lambda v, _: flags.DEFINE_bool(
-    'robust', False, 'weigh outlying sizes down', flag_values=v
-  ),
+  'robust': _bool('robust', 'weigh outlying sizes down'),
   'kind': lambda v, _: flags.DEFINE_enum(
     'kind', 'accuracy', ['accuracy', 'error', 'loss'], 'of the scores', flag_values=v
   ),
-  'percent': lambda v, _: flags.DEFINE_bool(
-    'percent', False, 'the scores are percentages', flag_values=v
-  ),
+  'percent': _bool('percent', 'the scores are percentages'),
   'out': _string('out', 'fit', 'folder for the tables and figures'),
 }
 
@@ -211,12 +235,14 @@ def verb_help(name: str) -> str:
   for flag in verb.flags:
     DEFINE[flag](values, ['scaling'])
   lines = []
+  width = max(12, *map(len, verb.flags)) + 1
   for flag in verb.flags:
     default = values[flag].default
     text = values[flag].help + (f' (default: {default})' if default else '')
+    indent = ' ' * (width + 4)
     lines.append(
       textwrap.fill(
-        text, 88, initial_indent=f'  --{flag:<13}', subsequent_indent=' ' * 17
+        text, 88, initial_indent=f'  --{flag:<{width}}', subsequent_indent=indent
       )
     )
   return (

@@ -5,6 +5,8 @@ import json
 import pathlib
 from collections.abc import Sequence
 
+from ml_collections import ConfigDict
+
 from experiments import status
 from experiments.progress import duration
 from experiments.sweep import Cell
@@ -12,7 +14,6 @@ from scaling import config as config_lib
 from scaling import cost
 from scaling.errors import UserError
 
-MFU = 0.4  # share of the peak that a well-fed ResNet reaches; override with --mfu
 CPU_FLOPS = 10e9  # sustained by one core; a guess until cells have been run
 
 
@@ -51,7 +52,7 @@ def sustained_flops(
       + config_lib.suggest(device, cost.PEAK_FLOPS)
     )
   if mfu <= 0:
-    raise UserError(f'--mfu={mfu:g} must be above 0; 0.4 is usual for a ResNet')
+    raise UserError(f'--mfu={mfu:g} must be above 0; leave it out to have it modelled')
   total = cost.PEAK_FLOPS[device] * num_devices * mfu
   peak = cost.PEAK_FLOPS[device] / 1e12
   return total, f'{num_devices} x {device}, {peak:g} TFLOP/s peak at {mfu:.0%} use'
@@ -83,13 +84,7 @@ def plan(
   """
   out = []
   for cell in cells:
-    num_images = cell.config.data.num_images or num_full
-    if not num_images and not cell.config.train.steps:
-      raise UserError(
-        f'{cell.name} takes the whole set, whose size is not known without reading it; '
-        'set data.num_images to plan it'
-      )
-    steps = config_lib.num_steps(cell.config, num_images or 0)
+    steps = num_steps(cell.name, cell.config, num_full)
     flops = cost.train_flops(cell.config, steps)
     out.append(
       Planned(
@@ -101,6 +96,21 @@ def plan(
       )
     )
   return out
+
+
+def num_steps(name: str, config: ConfigDict, num_full: int | None) -> int:
+  """Returns the updates of a cell.
+
+  Raises:
+    UserError: if the cell takes the whole set and its size is not known.
+  """
+  num_images = config.data.num_images or num_full
+  if not num_images and not config.train.steps:
+    raise UserError(
+      f'{name} takes the whole set, whose size is not known without reading it; '
+      'set data.num_images or give --num_full to plan it'
+    )
+  return config_lib.num_steps(config, num_images or 0)
 
 
 def table(planned: Sequence[Planned], workers: int = 1) -> str:

@@ -1,6 +1,7 @@
 """What each verb of the command line does: it calls the rooms and prints for people."""
 
 import dataclasses
+import json
 import pathlib
 import runpy
 import shutil
@@ -226,12 +227,33 @@ def run_doctor(args: Args) -> int:
 
 
 def run_plan(args: Args) -> int:
-  from experiments import plan
+  from experiments import plan, plan_device
 
-  _, cells = load_cells(args)
+  config, cells = load_cells(args)
+  if args.device != 'cpu' and args.mfu is None:
+    device = plan_device.Device(
+      args.device,
+      args.num_devices,
+      share=args.roofline_share,
+      fsdp=args.fsdp,
+      model_devices=args.model_devices,
+      images_per_core=args.images_per_core,
+      cores_per_host=args.cores_per_host,
+      price_per_hour=args.price_per_hour,
+    )
+    planned = plan_device.plan(cells, device, args.num_full)
+    show = plan_device.as_json if args.json else plan_device.table
+    print(show(planned, device, config.train.batch_size))
+    return OK
   workdir = pathlib.Path(args.workdir) if args.workdir else None
-  flops, source = plan.sustained_flops(args.device, args.num_devices, args.mfu, workdir)
-  print(plan.table(plan.plan(cells, flops, args.num_full), args.workers or 1))
+  mfu = args.mfu or 0.0
+  flops, source = plan.sustained_flops(args.device, args.num_devices, mfu, workdir)
+  planned = plan.plan(cells, flops, args.num_full)
+  if args.json:
+    listed = [dataclasses.asdict(cell) for cell in planned]
+    print(json.dumps({'cells': listed, 'notes': [f'assumed: {source}']}, indent=2))
+    return OK
+  print(plan.table(planned, args.workers or 1))
   print(f'assumed: {source}')
   return OK
 
@@ -363,8 +385,9 @@ VERBS = {
   ),
   'plan': Verb(
     'lists the cells with steps, FLOPs and hours, without running them',
-    'Hours are FLOPs over a sustained speed: of the named device, or measured on the '
-    'finished cells in --workdir.',
+    'For an accelerator each cell gets a roofline: images/s, MFU, hours, price, and what '
+    'limits it; nothing of it is measured (docs/roofline.md). On a CPU hours are FLOPs '
+    'over a speed: of the finished cells in --workdir, or guessed.',
     'scaling plan --config=configs/jft.py --device="TPU v5e" --num_devices=256',
     (
       'config',
@@ -373,8 +396,15 @@ VERBS = {
       'workers',
       'device',
       'num_devices',
-      'mfu',
       'num_full',
+      'fsdp',
+      'model_devices',
+      'roofline_share',
+      'mfu',
+      'images_per_core',
+      'cores_per_host',
+      'price_per_hour',
+      'json',
     ),
     run_plan,
     ('config',),

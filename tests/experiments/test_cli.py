@@ -148,13 +148,38 @@ def test_plan_lists_steps_flops_and_hours(call):
 
 
 def test_plan_of_the_paper_on_a_pod(call):
-  words = ('--config=jft', '--device=TPU v5e', '--num_devices=256')
-  status, out, _ = call('plan', *words)
+  words = ('--config=jft', '--device=TPU v5e')
+  status, out, _ = call('plan', *words, '--num_devices=32')
   assert status == 0
-  assert '36 million updates' not in out
   (largest,) = [line for line in out.splitlines() if 'resnet101-n300000000' in line]
   assert '37,500,000' in largest  # four passes over 300 million images, 32 at once
-  assert '256 x TPU v5e' in out.splitlines()[-1]
+  status, out, _ = call('plan', *words, '--num_devices=256')
+  assert status == 0
+  header, *lines, total = out.splitlines()[:14]
+  columns = ['cell', 'steps', 'images/s', 'MFU', 'hours', 'USD', 'GB/chip', 'limit']
+  assert header.split() == columns
+  assert len(lines) == 12
+  assert '146,485' in lines[-1]  # at 8,192, for 32 do not reach 256 devices
+  assert '12 cells one after another on 256 x TPU v5e' in total
+  assert 'train.batch_size=32 cannot be split' in out
+  assert 'Nothing of this was measured by us' in out
+
+
+def test_plan_at_a_stated_use_of_the_peak(call):
+  words = ('--config=digits', '--device=H100', '--num_devices=8')
+  status, out, _ = call('plan', *words, '--mfu=0.5')
+  assert status == 0
+  assert '8 x H100, 989 TFLOP/s peak at 50% use' in out.splitlines()[-1]
+
+
+def test_plan_as_json(call):
+  for words in ((), ('--device=H100', '--num_devices=8', '--price_per_hour=3')):
+    status, out, _ = call('plan', '--config=digits', '--json', *words)
+    assert status == 0
+    data = json.loads(out)
+    assert len(data['cells']) == 72
+    assert data['notes']
+  assert data['total']['cost'] == pytest.approx(3 * data['total']['chip_hours'])
 
 
 def test_a_pinned_subset_seed_holds_while_the_seed_is_swept(tiny_file):
