@@ -79,9 +79,7 @@ def get_config() -> ml_collections.ConfigDict:
   optim.nesterov = True  # sgd and lars only
   optim.b2 = 0.999  # adamw and lamb only: decay of the mean square
   optim.eps = 1e-8  # adamw and lamb only: beside the root
-  optim.trust = (
-    1e-3  # lars only: length of a step of rate 1, as a share of its kernel's
-  )
+  optim.trust = 1e-3  # lars only: a step of rate 1 is this share of its kernel
   optim.rms_decay = 0.9  # rmsprop only
   optim.rms_eps = 1.0  # rmsprop only, inside the root
   # Added to the gradient; by adamw and lamb to the step, times the rate, where 1e-4 to
