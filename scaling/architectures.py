@@ -80,7 +80,9 @@ def _called(model: ConfigDict) -> str:
 
 def _check_vit(model: ConfigDict, size: int) -> None:
   patches = f'patches are of model.patch_size={model.patch_size}'
-  _check_multiple('data.image_size', size, model.patch_size, patches)
+  _check_multiple(
+    'data.image_size', size, model.patch_size, patches, 'set model.patch_size'
+  )
   if model.heads == 0:
     _check_multiple(
       'model.width', model.width, 64, 'heads are of 64 channels', 'set model.heads'

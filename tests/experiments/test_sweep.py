@@ -84,6 +84,22 @@ def test_shrunk_studies_keep_their_form_and_protocol(config):
   assert config.model.depth == 152  # the one given is left alone
 
 
+@pytest.mark.parametrize(
+  ('fields', 'size'),
+  [
+    ({'name': 'vit', 'depth': 24, 'width': 1024, 'patch_size': 14}, 28),
+    ({'name': 'bit', 'depth': 152, 'width': 256}, 32),
+    ({'name': 'xception', 'depth': 36, 'width': 32}, 32),
+  ],
+)
+def test_shrunk_studies_of_any_network_fit_their_images(config, fields, size):
+  config.model.update(fields)
+  config.data.source, config.data.image_size = 'folder', 224
+  small, wanted = sweep.shrink(config, '/nonexistent')
+  assert (small.model.name, small.data.image_size) == (fields['name'], size)
+  assert len(sweep.make_cells(small, wanted)) == 4  # checks each
+
+
 def test_orders_give_every_worker_every_cell(config):
   wanted = [
     {'model.depth': depth, 'data.num_images': n, 'seed': seed}

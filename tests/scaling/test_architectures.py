@@ -253,12 +253,12 @@ def test_each_depth_passes_and_the_next_does_not(form):
     (
       make('vit', 12, 384, 100),
       'data.image_size=100 is no multiple of 16 (patches are of model.patch_size=16); '
-      'use 96 or 112',
+      'use 96 or 112, or set model.patch_size',
     ),
     (
       make('vit', 12, 384, 8),
       'data.image_size=8 is no multiple of 16 (patches are of model.patch_size=16); '
-      'use 16',
+      'use 16, or set model.patch_size',
     ),
     (
       make('vit', 12, 100),
