@@ -81,6 +81,11 @@ def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
   return config, sweep.make_cells(config, listed, pinned)
 
 
+def _layout(args: Args) -> dict[str, Any]:
+  """Returns how each cell is spread over devices; no part of what a cell is."""
+  return {'model_devices': args.model_devices, 'fsdp': args.fsdp}
+
+
 def run_study(args: Args) -> int:
   code = run_sweep(args)
   if code == INTERRUPTED:
@@ -120,6 +125,7 @@ def run_sweep(args: Args) -> int:
       num_slots=num_slots,
       data_dir=args.data_dir,
       tensorboard=args.tensorboard,
+      layout=_layout(args),
       watch=watch,
     )
   seen = [status.read_progress(folder) for folder in folders]
@@ -180,7 +186,11 @@ def run_train(args: Args) -> int:
   worker.log_to_stdout()
   worker.use_compilation_cache()
   state = worker.run_cell(
-    lease, data_dir=args.data_dir, tensorboard=args.tensorboard, stop=stop
+    lease,
+    data_dir=args.data_dir,
+    tensorboard=args.tensorboard,
+    layout=_layout(args),
+    stop=stop,
   )
   if state == 'failed':
     raise UserError(ledger.read_status(workdir).reason or 'failed')
@@ -336,7 +346,8 @@ def run_fit(args: Args) -> int:
 
 
 _MAX_NOTES = 5  # of a table with hundreds of curves nobody reads them all
-_RUN = ('config', 'workdir', 'data_dir', 'workers', 'tensorboard')
+_LAYOUT = ('model_devices', 'fsdp')
+_RUN = ('config', 'workdir', 'data_dir', 'workers', 'tensorboard', *_LAYOUT)
 VERBS = {
   'study': Verb(
     'runs a sweep, then reports',
@@ -371,7 +382,7 @@ VERBS = {
     'The config as it stands, without its sweep.',
     'scaling train --config=configs/digits.py --config.model.depth=14 '
     '--workdir=runs/one',
-    ('config', 'workdir', 'data_dir', 'tensorboard'),
+    ('config', 'workdir', 'data_dir', 'tensorboard', *_LAYOUT),
     run_train,
     ('config', 'workdir'),
   ),

@@ -46,6 +46,7 @@ def main() -> int:
       [sweep.cell_folder(workdir, name) for name in orders['cells']],
       data_dir=orders['data_dir'],
       tensorboard=orders['tensorboard'],
+      layout=orders['layout'],
       stop=stop,
     )
   except OSError as error:
@@ -59,6 +60,7 @@ def work(
   *,
   data_dir: str | None,
   tensorboard: bool,
+  layout: dict[str, Any],
   stop: threading.Event,
 ) -> None:
   """Trains cells in their order until all are done or failed, or `stop` is set."""
@@ -74,7 +76,9 @@ def work(
       if lease is None:
         held.append(cell)
       else:
-        run_cell(lease, data_dir=data_dir, tensorboard=tensorboard, stop=stop)
+        run_cell(
+          lease, data_dir=data_dir, tensorboard=tensorboard, layout=layout, stop=stop
+        )
     # What others hold is theirs to finish, and ours if they vanish.
     left = [c for c in held if ledger.read_status(c).state not in ('done', 'failed')]
     if left:
@@ -86,9 +90,18 @@ def run_cell(
   *,
   data_dir: str | None,
   tensorboard: bool = False,
+  layout: dict[str, Any] | None = None,
   stop: threading.Event | None = None,
 ) -> str:
-  """Trains a claimed cell and publishes how it ended; returns that state."""
+  """Trains a claimed cell and publishes how it ended; returns that state.
+
+  Args:
+    lease: on the cell.
+    data_dir: where the image set lies, when not in its usual place.
+    tensorboard: also write event files.
+    layout: `model_devices` and `fsdp` of `scaling.train.train`.
+    stop: when set, the cell is saved and left.
+  """
   from scaling import train
 
   def should_stop() -> bool:
@@ -105,6 +118,7 @@ def run_cell(
         data_dir=data_dir,
         tensorboard=tensorboard,
         should_stop=should_stop,
+        **(layout or {}),
       )
     except Stopped as why:
       state, reason = 'stopped', str(why)
@@ -169,6 +183,7 @@ def orders(
   cores: list[int] | None,
   data_dir: str | None,
   tensorboard: bool,
+  layout: dict[str, Any],
 ) -> str:
   """Returns the line that a launcher writes to a worker's standard input."""
   values: dict[str, Any] = {
@@ -177,6 +192,7 @@ def orders(
     'cores': cores,
     'data_dir': data_dir,
     'tensorboard': tensorboard,
+    'layout': layout,
   }
   return json.dumps(values) + '\n'
 

@@ -139,24 +139,25 @@ class Checkpoints:
     return None if latest is None else latest.step
 
   def restore(
-    self, like: State, sharding: NamedSharding
+    self, like: State, sharding: NamedSharding | None = None
   ) -> tuple[State, dict[str, float]] | None:
     """Returns the newest state that can be read whole and its clock, or None.
 
     Args:
       like: a state of the same shapes, abstract or not.
-      sharding: where the arrays shall live.
+      sharding: where all arrays shall live, if not where those of `like` do.
 
     Raises:
       UserError: for the checkpoints of another network, naming the first leaf that
         differs, and when there are checkpoints but none can be read.
     """
-
-    def place(leaf: Any) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
     self._settle()
-    abstract = jax.tree.map(place, like)
+    abstract = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(
+        leaf.shape, leaf.dtype, sharding=sharding or leaf.sharding
+      ),
+      like,
+    )
     steps = self._steps()
     reason = ''
     for i, step in enumerate(steps):

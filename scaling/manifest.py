@@ -70,6 +70,8 @@ def make(
     'python': platform.python_version(),
     'device_kind': devices.flat[0].device_kind,
     'num_devices': devices.size,
+    'mesh': dict(program.mesh.shape),
+    'fsdp': program.fsdp,
     'num_processes': jax.process_count(),
     'deterministic': config.train.deterministic,
     'compiler_options': step.compiler_options(config, devices.flat[0].platform),

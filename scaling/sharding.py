@@ -1,5 +1,14 @@
-"""Where arrays live: one mesh over all devices, batches split, the state replicated."""
+"""Where arrays live: one mesh, the batch split over it, the state by rule.
 
+The mesh has the axes 'data' and 'model'. Every device has its own rows of the batch; the
+devices along 'model' also share the classifier, each with some of its classes. With
+FSDP the large arrays of the state are split along 'data' as well, and XLA gathers them
+where they are used. No layout changes what is computed, only in which order sums are
+taken.
+"""
+
+import math
+import re
 from typing import Any
 
 import jax
@@ -8,15 +17,43 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from scaling.errors import UserError
 
+# How the axes of a leaf are split over 'model', by the end of its path: the first rule
+# that matches. A leaf without a rule is refused, so that no network goes unthought of.
+RULES = (
+  (r'head/kernel', (None, 'model')),
+  (r'head/bias', ('model',)),
+  (r'(kernel|bias|scale|mean|var|positions|token)', ()),
+)
+# Below this many elements an array is cheaper to keep than to gather.
+_FSDP_ELEMENTS = 4096
 
-def make_mesh(num_devices: int | None = None) -> Mesh:
-  """Returns a mesh of the axes ('data', 'model') over the first or all devices."""
-  devices = jax.devices()[:num_devices]
+
+def make_mesh(num_devices: int | None = None, model_devices: int = 1) -> Mesh:
+  """Returns a mesh of the axes ('data', 'model') over the first or all devices.
+
+  Raises:
+    UserError: if there are fewer devices, or `model_devices` does not divide them.
+  """
+  devices = jax.devices()
+  num_devices = num_devices or len(devices)
+  if num_devices > len(devices):
+    raise UserError(
+      f'a mesh of {num_devices} devices, but there are {len(devices)}; ask for at most '
+      'as many'
+    )
+  # The classifier is shared within a process, whose rows of the batch stay together.
+  within = math.gcd(num_devices, jax.local_device_count())
+  if within % model_devices:
+    fits = [n for n in range(1, within + 1) if within % n == 0]
+    raise UserError(
+      f'--model_devices={model_devices} does not divide the {within} devices of a '
+      f'process; use {", ".join(map(str, fits))}'
+    )
   return jax.make_mesh(
-    (len(devices), 1),
+    (num_devices // model_devices, model_devices),
     ('data', 'model'),
     axis_types=(AxisType.Auto, AxisType.Auto),
-    devices=devices,
+    devices=devices[:num_devices],
   )
 
 
@@ -26,12 +63,63 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def split_batch(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding of a leading batch axis over the data devices."""
-  return NamedSharding(mesh, PartitionSpec('data'))
+  """Returns the sharding of a leading batch axis over all devices."""
+  return NamedSharding(mesh, PartitionSpec(('data', 'model')))
+
+
+def split_logits(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of logits `[B, C]`: each device along 'model' has its classes.
+
+  Said outright, for XLA would rather gather the classifier than a batch's features.
+  """
+  return NamedSharding(mesh, PartitionSpec('data', 'model'))
+
+
+def by_rule(tree: Any, mesh: Mesh, fsdp: bool = False) -> Any:
+  """Returns the sharding of each leaf of a state, by `RULES`.
+
+  Args:
+    tree: of arrays or their shapes.
+    mesh: where they will live.
+    fsdp: split large arrays along 'data' too, each along its longest axis that divides.
+
+  Raises:
+    UserError: for a leaf that no rule matches, or an axis that does not divide.
+  """
+
+  def place(path: Any, leaf: Any) -> NamedSharding:
+    name = jax.tree_util.keystr(path, simple=True, separator='/')
+    if leaf.ndim == 0:
+      return replicated(mesh)
+    found = [axes for end, axes in RULES if re.search(f'(^|/){end}$', name)]
+    if not found:
+      raise UserError(
+        f'no sharding rule matches {name} {list(leaf.shape)}; add one to RULES in '
+        'scaling/sharding.py'
+      )
+    # From the end: blocks that are scanned over have one more axis in front.
+    spec = [None] * (leaf.ndim - len(found[0])) + list(found[0])
+    for axis, size in zip(spec, leaf.shape, strict=True):
+      if axis and size % mesh.shape[axis]:
+        raise UserError(
+          f'{name} {list(leaf.shape)} does not divide over --model_devices='
+          f'{mesh.shape[axis]}; set model.head_multiple={mesh.shape[axis]} or a multiple '
+          'of it, such as 128'
+        )
+    parts = mesh.shape['data']
+    if fsdp and parts > 1 and math.prod(leaf.shape) >= _FSDP_ELEMENTS:
+      free = [
+        i for i, size in enumerate(leaf.shape) if spec[i] is None and size % parts == 0
+      ]
+      if free:
+        spec[max(free, key=lambda i: leaf.shape[i])] = 'data'
+    return NamedSharding(mesh, PartitionSpec(*spec))
+
+  return jax.tree_util.tree_map_with_path(place, tree)
 
 
 def check_divides(name: str, size: int, mesh: Mesh, steps: int = 1) -> None:
-  """Checks that a batch splits evenly over the data devices.
+  """Checks that a batch splits evenly over the devices.
 
   Args:
     name: of the field.
@@ -42,7 +130,7 @@ def check_divides(name: str, size: int, mesh: Mesh, steps: int = 1) -> None:
   Raises:
     UserError: naming the field and the nearest sizes that do.
   """
-  devices = mesh.shape['data']
+  devices = mesh.size
   parts = devices * steps
   if size % parts:
     below, above = size // parts * parts, -(-size // parts) * parts
@@ -68,7 +156,7 @@ def put_keys(seed: int, number: int, mesh: Mesh) -> tuple[jax.Array, ...]:
 
 
 def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, Any]:
-  """Returns this process's rows as global arrays, split over the data devices."""
+  """Returns this process's rows as global arrays, split over all devices."""
   sharding = split_batch(mesh)
   return {
     name: jax.make_array_from_process_local_data(sharding, rows)

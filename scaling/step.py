@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from clu.metrics import Average
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
@@ -52,6 +52,11 @@ class Program:
 
   Attributes:
     mesh: where they run.
+    fsdp: whether the state is split over the data devices.
+    stored: the shapes and places of the state as checkpoints hold it: blocks that are
+      scanned over lie there one by one, so that either layout reads it.
+    store: `(State) -> stored state`; the same arrays if nothing is scanned over.
+    load: the inverse.
     init: `(key) -> State`.
     train_step: `(State, batch, key, Schedule) -> (State, metrics)`; takes the state's
       buffers over.
@@ -61,6 +66,10 @@ class Program:
   """
 
   mesh: Mesh
+  fsdp: bool
+  stored: State
+  store: Callable[[State], State]
+  load: Callable[[State], State]
   init: Callable[[jax.Array], State]
   train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
   eval_step: Callable[..., dict[str, Average]]
@@ -86,6 +95,7 @@ def train_step(
   batch: dict[str, jax.Array],
   key: jax.Array,
   schedule: optim.Schedule,
+  logits_sharding: NamedSharding | None = None,
 ) -> tuple[State, dict[str, jax.Array]]:
   """Makes one update.
 
@@ -97,6 +107,7 @@ def train_step(
       worked through in `train.accumulate_steps` parts, one after the other.
     key: of the cell's augmentation, the same at every step.
     schedule: the traced numbers of the learning rate.
+    logits_sharding: where the logits shall live, if XLA is not to decide.
 
   Returns:
     The state after it; the batch's mean loss, the norm of its gradient and the rate.
@@ -129,6 +140,8 @@ def train_step(
       images = augment.mixup(images, share)
     variables = {'params': params, 'batch_stats': batch_stats}
     logits, batch_stats = model.apply(variables, images, True)
+    if logits_sharding is not None:
+      logits = jax.lax.with_sharding_constraint(logits, logits_sharding)
     loss = image_losses(logits, batch['labels'])
     if share is not None:
       other = image_losses(logits, augment.partner(batch['labels']))
@@ -259,7 +272,7 @@ def compiler_options(config: ConfigDict, platform: str) -> dict[str, bool | str]
 
 
 def compile_program(
-  config: ConfigDict, mesh: Mesh, *, cropped: bool = False
+  config: ConfigDict, mesh: Mesh, *, cropped: bool = False, fsdp: bool = False
 ) -> Program:
   """Returns the compiled functions of a config, from the cache when it has them.
 
@@ -267,9 +280,10 @@ def compile_program(
     config: of the cell.
     mesh: to run on.
     cropped: the batches come cropped at random, so the step shall not do it again.
+    fsdp: split the state over the data devices, see `scaling.sharding`.
 
   Raises:
-    UserError: for batch sizes that do not divide over the mesh.
+    UserError: for batch sizes or a head that do not divide over the mesh.
   """
   sharding.check_divides(
     'train.batch_size', config.train.batch_size, mesh, config.train.accumulate_steps
@@ -279,11 +293,11 @@ def compile_program(
   config.model.ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   if cropped:
     config.data.min_crop_area = 0.0
-  return _compile(config_lib.program_key(config), mesh)
+  return _compile(config_lib.program_key(config), mesh, fsdp)
 
 
 @functools.lru_cache(maxsize=32)
-def _compile(key: str, mesh: Mesh) -> Program:
+def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   # Built from the key alone, so that no field outside it can leak into the program.
   config = config_lib.nested(json.loads(key))
   whole, split = sharding.replicated(mesh), sharding.split_batch(mesh)
@@ -291,17 +305,21 @@ def _compile(key: str, mesh: Mesh) -> Program:
   rng = jax.eval_shape(lambda: jax.random.key(0))
   schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
   state = jax.eval_shape(functools.partial(init, config), rng)
+  placed = sharding.by_rule(state, mesh, fsdp)
+  apart = jax.eval_shape(models.unstack, state)
+  places = sharding.by_rule(apart, mesh, fsdp)
 
-  init_fn = jax.jit(functools.partial(init, config), out_shardings=whole)
+  init_fn = jax.jit(functools.partial(init, config), out_shardings=placed)
+  logits = sharding.split_logits(mesh) if mesh.shape['model'] > 1 else None
   train_fn = jax.jit(
-    functools.partial(train_step, config),
-    in_shardings=(whole, split, whole, whole),
-    out_shardings=whole,
+    functools.partial(train_step, config, logits_sharding=logits),
+    in_shardings=(placed, split, whole, whole),
+    out_shardings=(placed, whole),
     donate_argnums=0,
   )
   eval_fn = jax.jit(
     functools.partial(eval_step, config),
-    in_shardings=(whole, split, whole),
+    in_shardings=(placed, split, whole),
     out_shardings=whole,
   )
   options = compiler_options(config, mesh.devices.flat[0].platform)
@@ -314,4 +332,24 @@ def _compile(key: str, mesh: Mesh) -> Program:
   )
   zero = jax.device_put(no_sums(), whole)
   seconds += time.monotonic()
-  return Program(mesh, compiled_init, compiled_train, compiled_eval, zero, seconds)
+  same = jax.tree.structure(apart) == jax.tree.structure(state)
+  return Program(
+    mesh=mesh,
+    fsdp=fsdp,
+    stored=jax.tree.map(
+      lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+      apart,
+      places,
+    ),
+    store=_unchanged if same else jax.jit(models.unstack, out_shardings=places),
+    load=_unchanged if same else jax.jit(models.stack, out_shardings=placed),
+    init=compiled_init,
+    train_step=compiled_train,
+    eval_step=compiled_eval,
+    zero_sums=zero,
+    compile_seconds=seconds,
+  )
+
+
+def _unchanged(state: State) -> State:
+  return state

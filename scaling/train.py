@@ -33,6 +33,8 @@ def train(
   *,
   data_dir: str | None = None,
   tensorboard: bool = False,
+  model_devices: int = 1,
+  fsdp: bool = False,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
@@ -46,6 +48,8 @@ def train(
       checkpoints/ are written there.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
+    model_devices: how many devices share the classifier, see `scaling.sharding`.
+    fsdp: split the state over the devices.
     should_stop: asked after each update; True saves the state and stops. With several
       processes the answer of any one stops all, an update later.
 
@@ -65,7 +69,7 @@ def train(
   processes.meet('config')
 
   clock = Clock()
-  mesh = sharding.make_mesh()
+  mesh = sharding.make_mesh(model_devices=model_devices)
   train_split, test_split = sources.load(config.data, data_dir)
   subset = pipeline.make_subset(train_split, config.data)
   num_steps = config_lib.num_steps(config, subset.num_images)
@@ -81,8 +85,9 @@ def train(
 
     with clock.measure('compile'):
       program = step.compile_program(
-        config, mesh, cropped=train_split.encoded is not None
+        config, mesh, cropped=train_split.encoded is not None, fsdp=fsdp
       )
+    LOG.info('compiled in %.1f s', program.compile_seconds)
     if processes.is_first():
       about = manifest.make(
         config,
@@ -94,14 +99,14 @@ def train(
       )
       metrics.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
-    whole = sharding.replicated(mesh)
     init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
     schedule = optim.make_schedule(config, num_steps)
-    state = program.init(init_key)
     done, last_saved = 0, None
-    restored = checkpoints.restore(state, whole)
-    if restored is not None:
-      state, seconds = restored
+    restored = checkpoints.restore(program.stored)
+    if restored is None:
+      state = program.init(init_key)
+    else:
+      state, seconds = program.load(restored[0]), restored[1]
       clock.seconds = seconds | {
         'compile': seconds['compile'] + clock.seconds['compile']
       }
@@ -169,7 +174,7 @@ def train(
             writer.write(done, row)
           LOG.info('%s', describe(done, num_steps, row))
         if save_due:
-          checkpoints.save(state, clock.seconds, scores)
+          checkpoints.save(program.store(state), clock.seconds, scores)
           last_saved, saved_at = done, time.monotonic()
         if last:
           checkpoints.wait()

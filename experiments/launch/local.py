@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from experiments import worker
 
@@ -36,6 +37,7 @@ def run(
   num_slots: int,
   data_dir: str | None,
   tensorboard: bool,
+  layout: dict[str, Any],
   watch: Callable[[], bool],
 ) -> bool:
   """Runs one worker for each list of cells until no cell is left.
@@ -46,6 +48,7 @@ def run(
     num_slots: parts into which the cores are divided, of which each worker gets one.
     data_dir: passed on.
     tensorboard: passed on.
+    layout: passed on.
     watch: called about once a second, to show progress; returns whether cells are left.
 
   Returns:
@@ -74,6 +77,7 @@ def run(
       cores=slots[slot],
       data_dir=data_dir,
       tensorboard=tensorboard,
+      layout=layout,
     )
     with (workdir / 'logs' / f'worker{slot}.log').open('a') as log:
       process = subprocess.Popen(

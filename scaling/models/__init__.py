@@ -16,6 +16,9 @@ from ml_collections import ConfigDict
 from scaling import architectures
 from scaling.models import bit, resnet, vit, xception
 from scaling.models.layers import choose_ops
+from scaling.models.resnet import stack, unstack
+
+__all__ = ['Model', 'build', 'choose_ops', 'stack', 'unstack']
 
 # The logit of an output that is no class: no softmax, sigmoid or ranking sees it.
 PADDING = -1e9

@@ -167,9 +167,10 @@ def _interleave(phases, stride, shape, pad):
 
 def _kernel_gradient(x, grad, stride, size):
   """Returns the gradient by the kernel, summed over blocks that fit the cache."""
-  count = x.shape[0]
-  in_block = max(1, _BLOCK_BYTES * count // (x.size * x.dtype.itemsize))
-  in_block = max(n for n in range(1, min(in_block, count) + 1) if count % n == 0)
+  count, devices = x.shape[0], jax.device_count()
+  each = max(1, _BLOCK_BYTES * count // (x.size * x.dtype.itemsize))
+  most = min(each * devices, count)
+  in_block = max(n for n in range(1, most + 1) if count % n == 0)
   blocks = count // in_block
   by_block = _same_taps if stride == 1 and x.shape[3] >= 8 else _any_taps
   if blocks == 1:
