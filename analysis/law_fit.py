@@ -162,6 +162,33 @@ def as_error(kind: str, values: _Value) -> _Value:
   return 1 - values if kind == 'accuracy' else values
 
 
+def as_prediction(
+  kind: str,
+  value: np.ndarray,
+  curve_lo: np.ndarray,
+  curve_hi: np.ndarray,
+  lo: np.ndarray,
+  hi: np.ndarray,
+) -> Prediction:
+  """Bands of errors [S] in the unit of the data; fractions stay in [0, 1].
+
+  The band of a run holds that of the curve.
+  """
+  bands = [
+    value,
+    curve_lo,
+    curve_hi,
+    np.minimum(lo, curve_lo),
+    np.maximum(hi, curve_hi),
+  ]
+  if kind == 'accuracy':
+    value, curve_hi, curve_lo, hi, lo = (1 - band for band in bands)
+    bands = [value, curve_lo, curve_hi, lo, hi]
+  if kind != 'loss':
+    bands = [np.clip(band, 0.0, 1.0) for band in bands]
+  return Prediction(*bands)
+
+
 def score_form(law: Law, kind: str, parameters: np.ndarray) -> np.ndarray:
   """Between the parameters of an error and those a law is written in; its own inverse.
 
