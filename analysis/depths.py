@@ -19,7 +19,8 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from analysis import profile, words
-from analysis.fit import Comparison, Fit
+from analysis.comparison import Comparison
+from analysis.fit import Fit
 from analysis.law_fit import LawFit, Refusal
 from analysis.laws import LAWS, Kind
 from analysis.plateau import LAW, Scaled, scaled

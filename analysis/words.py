@@ -20,6 +20,11 @@ def images(number: float) -> str:
   return f'{number:,.10g}' if exact else count(number)
 
 
+def needed(number: float) -> str:
+  """Images that something takes, which may be more than any."""
+  return 'infinitely many' if math.isinf(number) else count(number)
+
+
 def score(value: float, kind: str) -> str:
   """A value of the curve: percent for fractions, four digits for a loss."""
   if not math.isfinite(value):
