@@ -12,10 +12,10 @@ import pandas as pd
 
 from analysis import words
 from analysis.document import Block, Paragraph
-from analysis.figures import series_label
 from analysis.fit import Fit
 from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Difference, Interaction, forecasts
+from analysis.groups import names_of
 from analysis.laws import Kind
 from analysis.results import Study
 
@@ -35,7 +35,7 @@ def answer_blocks(
     f'What would more training images, and more depth, buy in {label} on {study.name}?'
   )
   fitted = {key: found for key, found in fits.items() if isinstance(found, Fit)}
-  keys = list(fitted)
+  keys, names = list(fitted), names_of(fits, GROUP)
   sentences = []
   for key in keys if len(keys) <= 2 else [keys[0], keys[-1]]:
     found = fitted[key]
@@ -43,7 +43,7 @@ def answer_blocks(
     near = forecasts(found)[0]
     verb = 'cannot be told from zero' if lo <= 0 <= hi else f'grade {near.grade}'
     sentences.append(
-      f'{words.gain(value, kind)}{unit} at {series_label(key, GROUP, list(fits))} '
+      f'{words.gain(value, kind)}{unit} at {names[key]} '
       f'({100 * found.level:.0f}% interval {words.interval(lo, hi, kind, True)}; {verb})'
     )
   blocks: list[Block] = [Paragraph(question)]

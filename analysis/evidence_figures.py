@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from analysis import words
-from analysis.curve_figures import CHOSEN, FORECAST, forecast, mark_window, view_of
+from analysis.curve import Curve
+from analysis.drawing import CHOSEN, FORECAST, forecast, mark_window, view_of
 from analysis.figures import (
   GREY,
   Axes,
@@ -25,7 +26,6 @@ from analysis.figures import (
   styled,
   value_ticks,
 )
-from analysis.fit import Fit
 from analysis.law_fit import LawFit, as_error
 from analysis.laws import LAWS
 
@@ -54,7 +54,7 @@ class Ridge(NamedTuple):
 
 
 def residual_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """How far runs lie from the chosen law and size means from the forecast.
 
@@ -128,7 +128,7 @@ def residual_figure(
 
 
 def rolling_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """What the laws together forecast of larger sizes from the smaller ones alone.
 
@@ -215,7 +215,7 @@ def rolling_figure(
   return figure
 
 
-def ridge(fit: Fit) -> Ridge | None:
+def ridge(fit: Curve) -> Ridge | None:
   """The least squares around each exponent and floor of the power law with floor.
 
   The amplitude is solved for. The limits are those of profile intervals, so the 90%
@@ -265,7 +265,7 @@ def ridge(fit: Fit) -> Ridge | None:
 
 
 def ridge_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """The ridge of exponent against floor, its optimum, and the bootstrap draws.
 
@@ -350,7 +350,7 @@ def ridge_figure(
 
 
 def images_figure(
-  fit: Fit,
+  fit: Curve,
   targets: Sequence[float] | None = None,
   *,
   title: str = '',
@@ -470,7 +470,7 @@ def _excess(
   return squares(floors, exponents) - least
 
 
-def _targets(fit: Fit) -> np.ndarray:
+def _targets(fit: Curve) -> np.ndarray:
   """[T] round targets from what half of the sizes reach to where the curve may end."""
   start = float(fit.points.means[len(fit.points.means) // 2])
   ends = fit.images_for(float(np.clip(start, 0, None)))

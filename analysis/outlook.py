@@ -5,9 +5,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from analysis import words
 from analysis.depths import Together, crossings, together
 from analysis.document import Block, Heading, Paragraph, Table
-from analysis.figures import Key
 from analysis.fit import Fit
 from analysis.fit_table import Fits
+from analysis.groups import Key
 from analysis.laws import Kind
 from analysis.plateau import Plateau, plateau
 from analysis.spend import Goal, next_runs

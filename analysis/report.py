@@ -35,22 +35,18 @@ from analysis.evidence_figures import (
   ridge_figure,
   rolling_figure,
 )
-from analysis.figures import (
-  accuracy_against_depth,
-  accuracy_against_images,
-  save_figure,
-)
+from analysis.figures import save_figure
 from analysis.files import write_text
 from analysis.fit import Fit
 from analysis.fit_table import (
   GROUP,
   METRICS,
   Fits,
-  Key,
   fit_table,
   predict_rows,
 )
 from analysis.forecast import Interaction, interaction
+from analysis.groups import Key, names_of
 from analysis.law_fit import LawFit, Refusal
 from analysis.laws import Kind
 from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
@@ -60,12 +56,12 @@ from analysis.sections import (
   fit_blocks,
   gain_blocks,
   missing_blocks,
-  names_of,
   origin_blocks,
   protocol_blocks,
   result_blocks,
   target_blocks,
 )
+from analysis.study_figures import accuracy_against_depth, accuracy_against_images
 
 _MAX_EVIDENCE = 3  # curves with figures of their own
 

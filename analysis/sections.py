@@ -13,10 +13,10 @@ import pandas as pd
 
 from analysis import words
 from analysis.document import Block, Code, Heading, Paragraph, Table
-from analysis.figures import Key, series_label
 from analysis.fit import SHOWN, Fit
 from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Interaction, forecasts
+from analysis.groups import Key, names_of
 from analysis.law_fit import LawFit, Refusal
 from analysis.laws import LAWS, Kind
 from analysis.results import Study
@@ -26,11 +26,10 @@ def result_blocks(
   table: pd.DataFrame, fits: Fits, kind: Kind, metric: str
 ) -> list[Block]:
   """Returns the table of scores, a row for each size."""
-  keys = list(fits)
   rows = []
   for size in sorted(set(table['num_images'])):
     row = [words.images(size)]
-    for depth, width in keys:
+    for depth, width in fits:
       values = table[
         (table['num_images'] == size)
         & (table['depth'] == depth)
@@ -38,12 +37,11 @@ def result_blocks(
       ]['value']
       row.append(_mean_sd(values.to_numpy(float), kind))
     rows.append(row)
-  names = [series_label(key, GROUP, keys) for key in keys]
   label = METRICS.get(metric, metric)
   return [
     Heading('Results'),
     Table(
-      ['images', *names],
+      ['images', *names_of(fits, GROUP).values()],
       rows,
       f'{label}: mean ± standard deviation over seeds (number of seeds). A single seed '
       'has no standard deviation.',
@@ -113,12 +111,6 @@ def target_blocks(
     if isinstance(found, Fit)
   ]
   return [Heading('Images needed'), *blocks] if blocks else []
-
-
-def names_of(fits: Fits, group: Sequence[str]) -> dict[Key, str]:
-  """What each curve is called."""
-  keys = list(fits)
-  return {key: series_label(key, group, keys) if group else 'all' for key in keys}
 
 
 def _half_blocks(

@@ -19,7 +19,7 @@ from analysis import words
 from analysis.audit import clean, data_hash, versions
 from analysis.document import Block, Heading, Table, to_markdown, to_text
 from analysis.files import write_text
-from analysis.fit_table import Key, plain
+from analysis.groups import Key, curves_of, text_of
 from analysis.law_fit import Prediction, Refusal
 from analysis.laws import Kind
 from analysis.report import Report
@@ -47,11 +47,8 @@ def fit_surfaces(
     chance: value of a guess, for the law that has one.
     draws, level: see `analysis.surface.fit_surface`.
   """
-  parts = table.groupby(list(group), sort=True) if group else [((), table)]
-  found: Surfaces = {}
-  for raw, rows in parts:
-    key = tuple(plain(value) for value in (raw if isinstance(raw, tuple) else (raw,)))
-    found[key] = {
+  return {
+    key: {
       law: fit_surface(
         rows['num_images'].to_numpy(float),
         rows['num_params'].to_numpy(float),
@@ -66,7 +63,8 @@ def fit_surfaces(
       )
       for law in SURFACE_LAWS
     }
-  return found
+    for key, rows in curves_of(table, group).items()
+  }
 
 
 def chosen(found: dict[str, SurfaceFit | Refusal]) -> SurfaceFit | Refusal:
@@ -178,9 +176,9 @@ def _predictions(
   found: Surfaces, sizes: pd.DataFrame, group: Sequence[str]
 ) -> pd.DataFrame:
   rows = []
-  by_name = {tuple(map(str, key)): laws for key, laws in found.items()}
+  by_name = {text_of(key): laws for key, laws in found.items()}
   for row in sizes.to_dict('records'):
-    laws = by_name.get(tuple(str(plain(row[column])) for column in group))
+    laws = by_name.get(text_of(row[column] for column in group))
     one = chosen(laws) if laws else Refusal('all', 'no such group in the table')
     if isinstance(one, SurfaceFit):
       bands = one.predict(row['num_images'], row['num_params'])

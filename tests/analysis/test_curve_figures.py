@@ -6,13 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.curve_figures import (
-  CHOSEN,
-  FORECAST,
-  curve_figure,
-  curves_figure,
-  forecast,
-)
+from analysis.curve_figures import curve_figure, curves_figure
+from analysis.drawing import CHOSEN, FORECAST, forecast
 from analysis.evidence_figures import (
   images_figure,
   residual_figure,
@@ -265,7 +260,7 @@ def test_several_curves(table, by_depth, scale, tmp_path):
 
 
 def test_more_curves_than_can_be_told_apart(by_depth):
-  many = dict.fromkeys(range(11), by_depth[(8,)])
+  many = dict.fromkeys([(depth,) for depth in range(11)], by_depth[(8,)])
   words = texts(curves_figure(many, group=['depth']))
   assert '3 more curves are not shown' in words
   assert 'depth 7' in words
@@ -274,11 +269,11 @@ def test_more_curves_than_can_be_told_apart(by_depth):
 
 def test_curves_that_cannot_share_a_figure(fits, by_depth):
   with pytest.raises(ValueError, match='accuracy and loss share no axis'):
-    curves_figure({8: fits['accuracy'], 20: fits['loss']}, group=['depth'])
+    curves_figure({(8,): fits['accuracy'], (20,): fits['loss']}, group=['depth'])
   with pytest.raises(ValueError, match='no curve'):
     curves_figure({}, group=['depth'])
   # Refused, and nothing to draw it from: an empty figure rather than none.
-  assert curves_figure({50: by_depth[(50,)]}, group=['depth']).axes
+  assert curves_figure({(50,): by_depth[(50,)]}, group=['depth']).axes
 
 
 @pytest.mark.parametrize('name', ALL)
