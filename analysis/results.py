@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, read_cell
-from analysis.tables import TableError
+from analysis.sheet import TableError
 
 COLUMNS = [
   'cell',
