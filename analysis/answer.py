@@ -30,7 +30,6 @@ def answer_blocks(
 ) -> list[Block]:
   """The question and one or two sentences that the fits can answer for."""
   label = METRICS.get(metric, metric)
-  unit = '' if kind == 'loss' else ' points'
   question = (
     f'What would more training images, and more depth, buy in {label} on {study.name}?'
   )
@@ -43,7 +42,7 @@ def answer_blocks(
     near = forecasts(found)[0]
     verb = 'cannot be told from zero' if lo <= 0 <= hi else f'grade {near.grade}'
     sentences.append(
-      f'{words.gain(value, kind)}{unit} at {names[key]} '
+      f'{words.gain(value, kind)}{words.points(kind)} at {names[key]} '
       f'({100 * found.level:.0f}% interval {words.interval(lo, hi, kind, True)}; {verb})'
     )
   blocks: list[Block] = [Paragraph(question)]
@@ -96,7 +95,6 @@ def answer_blocks(
 
 
 def _difference_sentence(found: Difference, kind: Kind) -> str:
-  unit = '' if kind == 'loss' else ' points'
   start = {
     'deeper gains more': 'Deeper gains more',
     'deeper gains less': 'Deeper gains less',
@@ -105,8 +103,8 @@ def _difference_sentence(found: Difference, kind: Kind) -> str:
   direction = 'more' if found.value >= 0 else 'less'
   return (
     f'{start}: averaged over the sizes, depth {found.deep} gains '
-    f'{words.gain(abs(found.value), kind, False)}{unit} {direction} per doubling than '
-    f'depth {found.shallow} (interval {words.interval(found.lo, found.hi, kind, True)})'
+    f'{words.gain(abs(found.value), kind, False)}{words.points(kind)} {direction} per '
+    f'doubling than depth {found.shallow} (interval {words.interval(found.lo, found.hi, kind, True)})'
   )
 
 
@@ -121,10 +119,9 @@ def law_sentence(fits: Fits) -> str:
   if not pairs:
     return ''
   kind = pairs[0][2]
-  unit = '' if kind == 'loss' else ' points'
   ours, line = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
   return (
     'Shown the smaller sizes only and asked for the largest, all laws together missed '
-    f'by {words.gain(ours, kind, False)}{unit} on average and the log-linear law by '
-    f'{words.gain(line, kind, False)}{unit}.'
+    f'by {words.gain(ours, kind, False)}{words.points(kind)} on average and the '
+    f'log-linear law by {words.gain(line, kind, False)}{words.points(kind)}.'
   )

@@ -433,7 +433,6 @@ def _estimate(draws: np.ndarray, level: float) -> Estimate:
 
 def _contrast_words(found: Contrast, kind: Kind) -> str:
   size, gain = words.images(found.size), found.gain
-  unit = '' if kind == 'loss' else ' points'
   ends = words.interval(gain.lo, gain.hi, kind, signed=True)
   if gain.lo > 0:
     what = f'{found.last} gains more than {found.first}'
@@ -442,18 +441,17 @@ def _contrast_words(found: Contrast, kind: Kind) -> str:
   else:
     what = f'no difference between {found.last} and {found.first} can be shown'
   return (
-    f'from the doubling of {size} images {what}: {words.gain(gain.value, kind)}{unit} '
-    f'({ends})'
+    f'from the doubling of {size} images {what}: {words.gain(gain.value, kind)}'
+    f'{words.points(kind)} ({ends})'
   )
 
 
 def _words(found: Together) -> str:
   shared, tau = found.shared, found.tau
-  p = f'= {found.p_equal:.2g}' if found.p_equal >= 0.001 else '< 0.001'
   verdict = 'differ' if found.p_equal < 0.05 else 'can be one'
   return (
     f'the exponents of {words.listed([str(key) for key in found.keys])} {verdict} '
-    f'(p {p}): {shared.value:.2f} ({shared.lo:.2f} to {shared.hi:.2f}) for all; '
+    f'(p {words.p_value(found.p_equal)}): {shared.value:.2f} ({shared.lo:.2f} to {shared.hi:.2f}) for all; '
     f'between curves they vary by {100 * tau.value:.0f}% ({100 * tau.lo:.0f} to '
     f'{100 * tau.hi:.0f}%); {found.contrast.words}'
   )

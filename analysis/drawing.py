@@ -20,6 +20,11 @@ _DASHED = (0, (4, 2))
 _STRIP = 0.11
 
 
+def unit_of(kind: str) -> float:
+  """Of an axis per unit of the data: fractions are shown in percent."""
+  return 1.0 if kind == 'loss' else 100.0
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
   """How values of a curve stand on the y axis.
@@ -39,8 +44,8 @@ class View:
 
   @property
   def unit(self) -> float:
-    """Of the axis per unit of the data: fractions are shown in percent."""
-    return 1.0 if self.kind == 'loss' else 100.0
+    """See `unit_of`."""
+    return unit_of(self.kind)
 
   def shown(self, values: np.ndarray | float) -> np.ndarray:
     """Where values [S] in the unit of the data stand on the axis."""

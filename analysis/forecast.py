@@ -294,8 +294,7 @@ def _paired(shallow: LawFit, deep: LawFit) -> tuple[float, float, float] | None:
   extra, dof = noise.misfit(
     gap, known, known_dof or dof_left, dof_left, lambda weights: slope(weights)[2]
   )
-  # Without noise anywhere the weights are equal.
-  variance = known + extra + (1e-9 * np.abs(gap).max() + 1e-300) ** 2
+  variance = known + extra + noise.negligible(gap)
   value, square, _ = slope(1 / variance)
   error = 1 / np.sqrt((1 / variance).sum() * square)
   half = float(special.stdtrit(dof, (1 + deep.level) / 2) * error)

@@ -252,7 +252,7 @@ def fit_law(
 
   noise = noise_lib.estimate(target, evidence, _num_parameters(form, chance), curve)
   variance = evidence.means + noise.misfit * noise.levels
-  weights = _weights(variance, target.means)
+  weights = 1 / (variance + noise_lib.negligible(target.means))
   if robust:
     weights = weights * _downweights(target.means, weights, curve)
   found, starts = solve_from_many(
@@ -370,11 +370,6 @@ def _profiled(
     lo, hi = profile.inside(floors, squares, best, limit)
     intervals['e'] = (min(lo, floor), max(hi, floor))
   return intervals
-
-
-def _weights(variance: np.ndarray, curve: np.ndarray) -> np.ndarray:
-  # Without any noise at all every weight is the same large number.
-  return 1 / (variance + (1e-9 * np.abs(curve).max() + 1e-60) ** 2)
 
 
 def _downweights(means: np.ndarray, weights: np.ndarray, curve) -> np.ndarray:

@@ -68,8 +68,7 @@ def together_blocks(fits: Mapping[Hashable, Fit], label: str) -> list[Block]:
     [
       f'{label} {key}',
       *(
-        f'{words.parameter(one.value)} ({words.parameter(one.lo)} to '
-        f'{words.parameter(one.hi)})'
+        words.estimate(one.value, one.lo, one.hi)
         for one in (pooled.alone, pooled.exponent, pooled.floor)
       ),
     ]

@@ -163,8 +163,7 @@ def scaled(found: LawFit, evidence: noise_lib.Known) -> Scaled:
   # The window leaves out the smallest sizes only.
   known = evidence.means[len(evidence.means) - len(errors) :]
   variance = known + found.noise.misfit * found.noise.levels
-  # Without any noise every weight is the same large number, as in the fit itself.
-  weights = 1 / (variance + (1e-9 * np.abs(errors).max() + 1e-300) ** 2)
+  weights = 1 / (variance + noise_lib.negligible(errors))
   scale = float(np.exp(np.log(found.points.sizes).mean()))
   x = found.points.sizes / scale
   best = solve(LAWS[found.law], x, errors[None], weights)
@@ -228,14 +227,13 @@ def _noise(fit: Fit, found: LawFit, size: float) -> float:
 
 def _words(found: Plateau) -> str:
   kind = found.kind
-  unit = '' if kind == 'loss' else ' points'
   what = 'loss' if kind == 'loss' else 'error'
   size = words.images(found.size)
   limit = words.gain(found.threshold, kind, signed=False)
   ends = words.interval(found.gain_lo, found.gain_hi, kind, signed=True)
   buys = (
     f'the next doubling from {size} images buys '
-    f'{words.gain(found.gain, kind)}{unit} ({ends})'
+    f'{words.gain(found.gain, kind)}{words.points(kind)} ({ends})'
   )
   if found.verdict == 'flat':
     text = f'flat: {buys}, less than {limit}'
@@ -251,11 +249,7 @@ def _words(found: Plateau) -> str:
   else:
     ends = words.interval(found.floor_lo, found.floor_hi, kind)
     text += f'. The floor of the {what} is {words.score(found.floor, kind)} ({ends})'
-  text += f'; p {_p(found.p_floor)} for none'
+  text += f'; p {words.p_value(found.p_floor)} for none'
   if found.p_trend > 0.05:
-    text += f'. No trend can be told from the noise (p {_p(found.p_trend)})'
+    text += f'. No trend can be told from the noise (p {words.p_value(found.p_trend)})'
   return text
-
-
-def _p(value: float) -> str:
-  return '< 0.001' if value < 0.001 else f'= {value:.2g}'

@@ -179,12 +179,9 @@ def _law_blocks(
         continue
       used[law] = LAWS[law]
       values = '; '.join(
-        f'{p} {words.parameter(v)}'
-        + (
-          ' ({} to {})'.format(*map(words.parameter, one.intervals[p]))
-          if p in one.intervals
-          else ''
-        )
+        f'{p} {words.estimate(v, *one.intervals[p])}'
+        if p in one.intervals
+        else f'{p} {words.parameter(v)}'
         for p, v in one.params.items()
       )
       window = f'{words.images(one.window[0])} to {words.images(one.window[1])}'

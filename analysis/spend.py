@@ -309,7 +309,7 @@ def _words(option: Option, kind: Kind) -> str:
     before, after = (
       words.gain(half, kind, signed=False) for half in (option.before, option.after)
     )
-    ends = f'±{before} to ±{after}' + ('' if kind == 'loss' else ' points')
+    ends = f'±{before} to ±{after}' + words.points(kind)
   return f'{words.listed(parts)} would narrow the {name} from {ends}'
 
 

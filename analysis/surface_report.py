@@ -204,9 +204,7 @@ def _blocks(found: Surfaces, group: Sequence[str], metric: str) -> list[Block]:
         refused.append([name, title, one.reason])
         continue
       values = '; '.join(
-        f'{p} {words.parameter(v)} ({words.parameter(one.intervals[p][0])} to '
-        f'{words.parameter(one.intervals[p][1])})'
-        for p, v in one.params.items()
+        f'{p} {words.estimate(v, *one.intervals[p])}' for p, v in one.params.items()
       )
       rows.append([name, title, values, ', '.join(one.flags) or '—'])
   blocks: list[Block] = [Heading('Fitted surfaces')]

@@ -11,13 +11,13 @@ from analysis.drawing import CHOSEN, FORECAST, forecast
 from analysis.evidence_figures import (
   images_figure,
   residual_figure,
-  ridge,
   ridge_figure,
   rolling_figure,
 )
 from analysis.figures import save_figure
 from analysis.fit import Fit, Refusal, fit
 from analysis.laws import LAWS
+from analysis.ridge import ridge
 
 SINGLE = (curve_figure, residual_figure, rolling_figure, ridge_figure, images_figure)
 

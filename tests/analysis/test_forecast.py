@@ -144,6 +144,15 @@ def test_equal_depths_are_rarely_told_apart():
   assert shown <= 13  # mean 6, 3 standard deviations of a binomial of 60
 
 
+def test_equal_curves_without_noise_do_not_differ():
+  sizes = np.geomspace(50, 6400, 8)
+  values = 0.9 - 2 * sizes**-0.5
+  two = {depth: fit(sizes, values, laws=('log_linear',), draws=50) for depth in (8, 20)}
+  difference = interaction(two).differences[0]
+  assert difference.value == 0
+  assert difference.words == 'no difference can be shown'
+
+
 def test_a_depth_without_fit_is_named():
   sizes = np.geomspace(50, 6400, 8)
   refused = Refusal('all', 'x')

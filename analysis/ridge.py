@@ -1,0 +1,93 @@
+"""The ridge on which exponent and floor of a power law make up for each other."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from analysis.curve import Curve
+from analysis.law_fit import LawFit
+from analysis.laws import LAWS
+from analysis.plateau import LAW, Scaled, scaled
+
+COVERAGES = (0.5, 0.9, 0.99)
+
+
+class Ridge(NamedTuple):
+  """How well the exponent and the floor of a power law fit together.
+
+  Attributes:
+    floors: [F] ascending, as errors.
+    exponents: [C] ascending.
+    excess: [C, F] least squares given both, above the optimum, in units of the noise
+      variance.
+    limits: excess at which 50%, 90% and 99% intervals of either parameter end.
+  """
+
+  floors: np.ndarray
+  exponents: np.ndarray
+  excess: np.ndarray
+  limits: tuple[float, float, float]
+
+
+def ridge(fit: Curve) -> Ridge | None:
+  """The least squares around each exponent and floor of the power law with floor.
+
+  The amplitude is solved for. The limits are those of profile intervals, so the 90%
+  contour spans the intervals of a fit of level 0.9. Outliers weigh as in an ordinary
+  fit, also where the fit was robust.
+
+  Returns:
+    The ridge over a grid that holds the 99% region as far as the law's bounds allow;
+    None where the law was refused or not asked for.
+  """
+  from scipy.special import stdtrit  # its import costs more than a fit
+
+  found = fit.laws.get(LAW)
+  if not isinstance(found, LawFit):
+    return None
+  points = scaled(found, fit.evidence)
+  levels = stdtrit(points.dof, (1 + np.array(COVERAGES)) / 2) ** 2
+  low, high = (float(end[0]) for end in LAWS[LAW].bounds())
+  floors = np.linspace(0.0, float(points.y.max()), 241)
+  exponents = np.geomspace(low, high, 241)
+  best = found.params['e'], found.params['c']
+  # The region may be a sliver of the whole: the grid closes in on it until it fills.
+  for _ in range(12):
+    excess = _excess(points, floors, exponents, best)
+    rows, columns = np.nonzero(excess <= 1.5 * levels[-1])
+    ends = []
+    for axis, at, value in (
+      (floors, columns, best[0]),
+      (np.log(exponents), rows, np.log(best[1])),
+    ):
+      step = axis[1] - axis[0]
+      inside = np.append(axis[at], value)
+      start = max(inside.min() - 2 * step, axis[0])
+      ends.append((start, min(inside.max() + 2 * step, axis[-1]), axis[-1] - axis[0]))
+    if all(stop - start > 0.7 * span for start, stop, span in ends):
+      break
+    floors = np.linspace(ends[0][0], ends[0][1], 241)
+    exponents = np.exp(np.linspace(ends[1][0], ends[1][1], 241))
+  excess = _excess(points, floors, exponents, best)
+  half, usual, most = (float(level) for level in levels)
+  return Ridge(floors, exponents, excess, (half, usual, most))
+
+
+def _excess(
+  points: Scaled,
+  floors: np.ndarray,
+  exponents: np.ndarray,
+  best: tuple[float, float],
+) -> np.ndarray:
+  """[C, F] least squares over the amplitude, above those at `best` (floor, exponent)."""
+  weights = points.weights
+
+  def squares(floors: np.ndarray, exponents: np.ndarray) -> np.ndarray:
+    power = np.exp(-exponents[:, None] * np.log(points.x))  # [C, J]
+    left = points.y - floors[:, None]  # [F, J]
+    amplitude = (weights * power) @ left.T / ((weights * power * power).sum(1)[:, None])
+    rest = left - np.maximum(amplitude, 0.0)[..., None] * power[:, None]
+    return (rest**2) @ weights
+
+  least = squares(np.array(best[:1]), np.array(best[1:]))[0, 0]
+  return squares(floors, exponents) - least
