@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from analysis.law_fit import Interval
+from analysis.prediction import Interval
 from analysis.surface import SurfaceFit
 from analysis.surface_bootstrap import LARGE, interval
 from analysis.surface_laws import SURFACE_LAWS

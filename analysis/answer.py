@@ -87,8 +87,7 @@ def answer_blocks(
     blocks.append(
       Paragraph(
         f'{len(study.missing)} of {len(study.cells)} cells have no result; they are '
-        'listed below.',
-        lead=False,
+        'listed below.'
       )
     )
   return blocks

@@ -14,16 +14,16 @@ import numpy as np
 
 from analysis import ensemble, targets
 from analysis import noise as noise_lib
-from analysis.law_fit import (
+from analysis.law_fit import LawFit
+from analysis.laws import Kind
+from analysis.prediction import (
   Interval,
-  LawFit,
   Prediction,
   Refusal,
   as_error,
   as_prediction,
   normal_points,
 )
-from analysis.laws import Kind
 from analysis.rolling import Held
 
 
@@ -79,6 +79,10 @@ class Curve:
     found = self.laws[self.law]
     assert isinstance(found, LawFit)
     return found
+
+  def law_alone(self, law: str) -> LawFit | Refusal:
+    """The fit of one law by itself, or why there is none."""
+    return self.laws.get(law, Refusal(law, f'the fit was told to leave out {law}'))
 
   @property
   def params(self) -> dict[str, float]:

@@ -44,8 +44,9 @@ from analysis.figures import (
   value_ticks,
 )
 from analysis.groups import Key, curves_of, series_label
-from analysis.law_fit import LawFit, Refusal, as_error
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal, as_error
 
 _CLAIM = '#222222'
 _OTHER = '#a0a0a0'

@@ -21,9 +21,10 @@ import numpy as np
 from analysis import profile, words
 from analysis.comparison import Comparison
 from analysis.fit import Fit
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
 from analysis.plateau import LAW, Scaled, scaled
+from analysis.prediction import Refusal
 
 # Standard deviation of the half-normal prior of tau: exponents of one family that differ
 # by more than a factor e are rare (published ones of vision lie in 0.2 to 0.6).
@@ -172,14 +173,12 @@ def together(
   used: dict[Hashable, tuple[Fit, LawFit]] = {}
   refused: dict[Hashable, Refusal] = {}
   for key, fit in fits.items():
-    found = fit
-    if isinstance(fit, Fit):
-      found = fit.laws.get(LAW, Refusal(LAW, f'the fit was told to leave out {LAW}'))
-      if isinstance(found, LawFit):
-        used[key] = fit, found
-        continue
-    assert isinstance(found, Refusal)
-    refused[key] = found
+    found = fit.law_alone(LAW) if isinstance(fit, Fit) else fit
+    if isinstance(fit, Fit) and isinstance(found, LawFit):
+      used[key] = fit, found
+    else:
+      assert isinstance(found, Refusal)
+      refused[key] = found
   if len({(fit.kind, fit.level) for fit, _ in used.values()}) > 1:
     raise ValueError('curves that are fitted together must be of one kind and level')
   left_out = ''.join(f'; {key}: {why.reason}' for key, why in refused.items())

@@ -9,7 +9,7 @@ import numpy as np
 from analysis import words
 from analysis.curve import Curve
 from analysis.figures import Axes, colours
-from analysis.law_fit import Prediction, as_error
+from analysis.prediction import Prediction, as_error
 
 Scale = Literal['score', 'error']
 FORECAST = colours(1)[0]

@@ -26,9 +26,8 @@ from analysis.figures import (
   styled,
   value_ticks,
 )
-from analysis.law_fit import LawFit
 from analysis.laws import LAWS
-from analysis.plateau import LAW
+from analysis.prediction import Refusal
 from analysis.ridge import COVERAGES, ridge
 
 _MOST_FANS = 6
@@ -217,17 +216,14 @@ def ridge_figure(
     axes.set_xlabel(f'floor e ({name}{"" if fit.kind == "loss" else ", %"})')
     axes.set_ylabel('exponent c (log scale)')
     axes.set_yscale('log')
-    if found is None:
-      refused = fit.laws.get(LAW)
-      reason = getattr(refused, 'reason', 'power law + floor was not fitted')
+    if isinstance(found, Refusal):
       axes.grid(False)
       axes.set_xticks([])
       axes.tick_params(left=False, labelleft=False, which='both')
       lay_out(figure, axes, [])
-      _message(axes, reason)
+      _message(axes, found.reason)
       return figure
-    law = fit.laws[LAW]
-    assert isinstance(law, LawFit)
+    law = found.law
     x = unit * found.floors
     axes.set_xlim(x[0] - 0.03 * (x[-1] - x[0]), x[-1] + 0.03 * (x[-1] - x[0]))
     pad = (found.exponents[-1] / found.exponents[0]) ** 0.03

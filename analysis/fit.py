@@ -16,8 +16,9 @@ import numpy as np
 from analysis import comparison, ensemble, rolling
 from analysis import noise as noise_lib
 from analysis.curve import Curve
-from analysis.law_fit import LawFit, Refusal, as_error, fit_law, refusal
+from analysis.law_fit import LawFit, fit_law, refusal
 from analysis.laws import KINDS, LAWS, Kind
+from analysis.prediction import Refusal, as_error
 
 MIN_SIZES = 4
 # Laws that are always shown with their intervals, beside the one with the largest say:

@@ -22,8 +22,8 @@ import pandas as pd
 from analysis.fit import Fit, fit
 from analysis.forecast import forecasts
 from analysis.groups import Key, curves_of, text_of
-from analysis.law_fit import Prediction, Refusal
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Prediction, Refusal
 
 Fits = Mapping[Key, Fit | Refusal]
 

@@ -23,9 +23,9 @@ def plateau_blocks(fits: Fits, names: Mapping[Key, str], kind: Kind) -> list[Blo
     answer = plateau(found) if isinstance(found, Fit) else None
     if not isinstance(answer, Plateau):
       continue
-    floor = words.interval(answer.floor_lo, answer.floor_hi, error_kind(kind))
+    floor = words.interval(answer.floor_lo, answer.floor_hi, kind)
     if answer.upper_bound_only:
-      floor = f'at most {words.score(answer.floor_hi, error_kind(kind))}'
+      floor = f'at most {words.score(answer.floor_hi, kind)}'
     gain = words.interval(answer.gain_lo, answer.gain_hi, kind, True)
     rows.append(
       [
@@ -106,8 +106,3 @@ def spend_blocks(
       elif options:
         blocks.append(Paragraph(f'{names[key]}: {options[0].words}.', lead=True))
   return blocks
-
-
-def error_kind(kind: Kind) -> Kind:
-  """What the floor of a curve of `kind` is a value of."""
-  return 'loss' if kind == 'loss' else 'error'

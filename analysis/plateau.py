@@ -14,8 +14,9 @@ import numpy as np
 from analysis import noise as noise_lib
 from analysis import profile, words
 from analysis.fit import Fit
-from analysis.law_fit import Interval, LawFit, Refusal, as_error
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Interval, Refusal, as_error
 from analysis.solve import Solution, solve
 
 Verdict = Literal['flat', 'still rising', 'cannot say']
@@ -117,7 +118,7 @@ def plateau(fit: Fit, threshold: float | None = None) -> Plateau | Refusal:
   """
   if threshold is not None and not (np.isfinite(threshold) and threshold > 0):
     raise ValueError(f'threshold={threshold:g} must be a gain above 0, such as 0.005')
-  found = fit.laws.get(LAW, Refusal(LAW, f'the fit was told to leave out {LAW}'))
+  found = fit.law_alone(LAW)
   if isinstance(found, Refusal):
     return found
   points = scaled(found, fit.evidence)

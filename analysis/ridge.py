@@ -8,6 +8,7 @@ from analysis.curve import Curve
 from analysis.law_fit import LawFit
 from analysis.laws import LAWS
 from analysis.plateau import LAW, Scaled, scaled
+from analysis.prediction import Refusal
 
 COVERAGES = (0.5, 0.9, 0.99)
 
@@ -16,6 +17,7 @@ class Ridge(NamedTuple):
   """How well the exponent and the floor of a power law fit together.
 
   Attributes:
+    law: the fit behind it.
     floors: [F] ascending, as errors.
     exponents: [C] ascending.
     excess: [C, F] least squares given both, above the optimum, in units of the noise
@@ -23,13 +25,14 @@ class Ridge(NamedTuple):
     limits: excess at which 50%, 90% and 99% intervals of either parameter end.
   """
 
+  law: LawFit
   floors: np.ndarray
   exponents: np.ndarray
   excess: np.ndarray
   limits: tuple[float, float, float]
 
 
-def ridge(fit: Curve) -> Ridge | None:
+def ridge(fit: Curve) -> Ridge | Refusal:
   """The least squares around each exponent and floor of the power law with floor.
 
   The amplitude is solved for. The limits are those of profile intervals, so the 90%
@@ -37,14 +40,14 @@ def ridge(fit: Curve) -> Ridge | None:
   fit, also where the fit was robust.
 
   Returns:
-    The ridge over a grid that holds the 99% region as far as the law's bounds allow;
-    None where the law was refused or not asked for.
+    The ridge over a grid that holds the 99% region as far as the law's bounds allow, or
+    why the law was not fitted.
   """
   from scipy.special import stdtrit  # its import costs more than a fit
 
-  found = fit.laws.get(LAW)
-  if not isinstance(found, LawFit):
-    return None
+  found = fit.law_alone(LAW)
+  if isinstance(found, Refusal):
+    return found
   points = scaled(found, fit.evidence)
   levels = stdtrit(points.dof, (1 + np.array(COVERAGES)) / 2) ** 2
   low, high = (float(end[0]) for end in LAWS[LAW].bounds())
@@ -70,7 +73,7 @@ def ridge(fit: Curve) -> Ridge | None:
     exponents = np.exp(np.linspace(ends[1][0], ends[1][1], 241))
   excess = _excess(points, floors, exponents, best)
   half, usual, most = (float(level) for level in levels)
-  return Ridge(floors, exponents, excess, (half, usual, most))
+  return Ridge(found, floors, exponents, excess, (half, usual, most))
 
 
 def _excess(

@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 from analysis import ensemble
-from analysis.law_fit import as_error
+from analysis.prediction import as_error
 
 # Rolling scores of one curve are sums over origins that share their held-out sizes, so
 # they count for about half of what as many independent ones would.

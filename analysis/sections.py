@@ -17,8 +17,9 @@ from analysis.fit import SHOWN, Fit
 from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Interaction, forecasts
 from analysis.groups import Key, names_of
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Refusal
 from analysis.results import Study
 
 
@@ -302,10 +303,8 @@ def missing_blocks(study: Study) -> list[Block]:
   if not len(missing):
     text = f'Nothing: all {len(study.cells)} cells have a result.'
     return [Heading('What is missing'), Paragraph(text)]
-  rows = [
-    [row.name_, str(row.state), str(row.reason) or '—']
-    for row in missing.rename(columns={'name': 'name_'}).itertuples()
-  ]
+  columns = (missing[column].astype(str) for column in ('name', 'state', 'reason'))
+  rows = [[*row, reason or '—'] for *row, reason in zip(*columns, strict=True)]
   counts = missing['state'].value_counts().sort_index()
   summary = ', '.join(f'{number} {state}' for state, number in counts.items())
   return [
@@ -322,7 +321,7 @@ def cost_blocks(study: Study) -> list[Block]:
   """Returns what the study took."""
   done = study.table.drop_duplicates('cell')
   total = float(study.cells['device_seconds'].astype(float).sum())
-  spent = float(study.table.drop_duplicates('cell')['flops'].astype(float).sum())
+  spent = float(done['flops'].astype(float).sum())
   starts = sorted(str(m['started']) for m in study.manifests.values() if 'started' in m)
   speed = (
     done['images_per_second'].astype(float).median() if len(done) else float('nan')

@@ -36,8 +36,9 @@ from analysis.figures import (
   value_ticks,
 )
 from analysis.groups import Key, curves_of, series_label
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import Kind
+from analysis.prediction import Refusal
 
 
 def accuracy_against_images(
@@ -46,7 +47,6 @@ def accuracy_against_images(
   title: str = '',
   *,
   group: Sequence[str] = ('depth',),
-  compare: Mapping[Key, LawFit | Refusal] | None = None,
   kind: Kind = 'accuracy',
   metric: str = 'test top-1 accuracy',
   note: str = '',
@@ -57,10 +57,10 @@ def accuracy_against_images(
   Args:
     table: one metric; columns num_images, value and `group`.
     fits: group values -> fit to draw with its bands, solid where it follows the data
-      and dashed to twice the largest size. Refusals are drawn as points only.
+      and dashed to twice the largest size; its log-linear law is dotted. Refusals are
+      drawn as points only.
     title: above the axes.
     group: columns that tell curves apart.
-    compare: a second law, drawn as a thin dotted line without bands.
     kind: what the values are.
     metric: words on the value axis.
     note: under the title: protocol, seeds, test images.
@@ -73,7 +73,7 @@ def accuracy_against_images(
     figure, axes = new_figure(title, note)
     axes.set_xscale('log')
     ends: list[End] = []
-    inside, others = [table['value'].to_numpy(float)], []
+    inside, lines = [table['value'].to_numpy(float)], []
     repeats, level = False, None
     for (key, curve), colour, marker in zip(
       curves.items(), colours(len(curves)), itertools.cycle(MARKERS), strict=False
@@ -88,11 +88,11 @@ def accuracy_against_images(
         draw_forecast(axes, view, x, said, found.points.sizes[-1], colour, 0.8)
         inside.append(found.predict([*found.points.sizes[[0, -1]], end]).value)
         last = said.value[-1]
-      other = (compare or {}).get(key)
-      if isinstance(other, LawFit):
-        x = np.geomspace(other.window[0], end, 200)
-        y = view.shown(other.curve(x))
-        others += axes.plot(x, y, ':', color=colour, lw=0.9, alpha=0.7, zorder=3)
+        line = found.law_alone('log_linear')
+        if isinstance(line, LawFit):
+          x = np.geomspace(line.window[0], end, 200)
+          y = view.shown(line.curve(x))
+          lines += axes.plot(x, y, ':', color=colour, lw=0.9, alpha=0.7, zorder=3)
       if group:
         name = series_label(key, group, list(curves))
         ends.append(End(float(view.shown(last)), name, colour))
@@ -103,7 +103,7 @@ def accuracy_against_images(
     if chance is not None:
       _chance(axes, float(view.shown(chance)))
     handles = forecast_key(axes, level, repeats, GREY)
-    if others:
+    if lines:
       dotted = axes.plot([], [], color=GREY, ls=':', lw=0.9)[0]
       handles.append((dotted, 'log-linear fit'))
     lay_out(figure, axes, handles, [each.label for each in ends])

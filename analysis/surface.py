@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.law_fit import Interval, Prediction, Refusal, as_error, as_prediction
 from analysis.laws import KINDS, Kind
+from analysis.prediction import Interval, Prediction, Refusal, as_error, as_prediction
 from analysis.surface_bootstrap import (
   bootstrap,
   interval,

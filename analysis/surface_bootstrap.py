@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from analysis import law_fit
+from analysis import prediction
 from analysis.surface_laws import SurfaceLaw
 from analysis.surface_problem import Problem
 from analysis.surface_solve import descend, project
@@ -90,7 +90,7 @@ def interval(
   draws: np.ndarray, value: np.ndarray, level: float, widen: float
 ) -> tuple[np.ndarray, np.ndarray]:
   """Percentiles over the first axis, widened about the estimate, which they hold."""
-  lo, hi = law_fit.interval(draws, value, level)
+  lo, hi = prediction.interval(draws, value, level)
   return value - widen * (value - lo), value + widen * (hi - value)
 
 

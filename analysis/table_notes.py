@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import noise, words
-from analysis.law_fit import as_error
 from analysis.laws import Kind
+from analysis.prediction import as_error
 from analysis.tables import MEANINGS
 
 _FEW_SIZES = 4  # fewer leave nothing to check a curve with a floor against

@@ -15,9 +15,10 @@ from analysis.evidence_figures import (
   rolling_figure,
 )
 from analysis.figures import save_figure
-from analysis.fit import Fit, Refusal, fit
+from analysis.fit import Fit, fit
 from analysis.laws import LAWS
-from analysis.ridge import ridge
+from analysis.prediction import Refusal
+from analysis.ridge import Ridge, ridge
 
 SINGLE = (curve_figure, residual_figure, rolling_figure, ridge_figure, images_figure)
 
@@ -327,7 +328,7 @@ def test_the_ridge_agrees_with_the_profile_intervals(fits, name):
   found = fits[name]
   law = found.laws['power_floor']
   shape = ridge(found)
-  assert shape is not None
+  assert isinstance(shape, Ridge)
   assert shape.excess.shape == (len(shape.exponents), len(shape.floors))
   # Nothing on the grid beats the optimum by more than rounding.
   assert shape.excess.min() > -1e-6 * shape.limits[0]
@@ -362,8 +363,8 @@ def test_ridge_figure(fits):
 def test_ridge_without_the_law():
   found = fit([50, 100, 200, 400], [0.6, 0.7, 0.78, 0.83], laws=['power'], draws=0)
   assert isinstance(found, Fit)
-  assert ridge(found) is None
-  assert 'was not fitted' in texts(ridge_figure(found))
+  assert isinstance(ridge(found), Refusal)
+  assert 'told to leave out power_floor' in texts(ridge_figure(found))
 
 
 @pytest.mark.parametrize('name', ['accuracy', 'loss'])

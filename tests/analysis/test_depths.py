@@ -5,9 +5,10 @@ import pytest
 
 from analysis import noise
 from analysis.depths import Together, crossings, exponents, floors, together
-from analysis.fit import Fit, Refusal, fit
+from analysis.fit import Fit, fit
 from analysis.law_fit import fit_law
 from analysis.plateau import LAW, Scaled, scaled
+from analysis.prediction import Refusal
 
 RUNS = 40
 FLOORS = (0.12, 0.09, 0.06)

@@ -11,8 +11,9 @@ import pytest
 
 from analysis import ensemble
 from analysis.fit import SHOWN, Fit, fit
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
 
 SIZES = np.geomspace(50, 6400, 8)
 FEW = ('constant', 'log_linear', 'power_floor')  # for tests of anything but the laws

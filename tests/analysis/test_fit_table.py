@@ -12,8 +12,8 @@ from analysis import audit
 from analysis.fit import Fit
 from analysis.fit_table import FitTable, fit_table, predict_rows
 from analysis.groups import key_of
-from analysis.law_fit import Prediction, Refusal
 from analysis.laws import LAWS
+from analysis.prediction import Prediction, Refusal
 
 LAWS_USED = ('constant', 'log_linear', 'power_floor')
 SIZES = (50, 100, 200, 400, 800, 1600)

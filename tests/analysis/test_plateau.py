@@ -5,7 +5,7 @@ import pytest
 
 from analysis import noise
 from analysis.fit import Fit, fit
-from analysis.law_fit import Refusal, fit_law
+from analysis.law_fit import fit_law
 from analysis.plateau import (
   LAW,
   Plateau,
@@ -16,6 +16,7 @@ from analysis.plateau import (
   scaled,
   trend_test,
 )
+from analysis.prediction import Refusal
 
 RUNS = 80
 

@@ -19,7 +19,7 @@ from surfaces import (
 )
 
 from analysis.allocation import optimal_allocation
-from analysis.law_fit import Refusal
+from analysis.prediction import Refusal
 from analysis.surface import fit_surface
 from analysis.surface_laws import SURFACE_LAWS
 
