@@ -1,4 +1,4 @@
-"""The page that all figures are drawn on: its style, axes, names and key; matplotlib's home.
+"""The page that figures are drawn on: style, axes, names, key. The home of matplotlib.
 
 Built on matplotlib's objects without pyplot, so nothing global changes and figures can
 be made in any thread. Colours are ordered from light to dark, so that the order survives

@@ -289,12 +289,10 @@ def _profiled(
   chance: float | None,
 ) -> dict[str, Interval]:
   """Intervals of the exponent and the floor of laws with one shape parameter."""
-  from scipy.special import stdtrit
-
   names = [parameter.name for parameter in law.parameters]
   if law.grid.shape[1] != 1:
     return {}
-  limit = float(stdtrit(dof, (1 + level) / 2)) ** 2
+  limit = profile.allowed(dof, level)
   best = float(found.sum_squares[0])
   shape = float(found.shape[0, 0])
   low, high = (float(np.log(end[0])) for end in law.bounds())
@@ -305,10 +303,7 @@ def _profiled(
   intervals = {names[-1]: (unit * min(lo, shape), unit * max(hi, shape))}
   if 'e' in names:
     floor = float(found.first[0])
-    floors = profile.around(floor, 0.0, max(float(y.max()), floor))
-    squares = profile.of_floor(law, x, y, weights, floors)
-    lo, hi = profile.inside(floors, squares, best, limit)
-    intervals['e'] = (min(lo, floor), max(hi, floor))
+    intervals['e'] = profile.floor_interval(law, x, y, weights, floor, best, limit)
   return intervals
 
 

@@ -55,10 +55,8 @@ class Scaled:
 
   @property
   def limit(self) -> float:
-    """Excess over `squares` that an interval may reach: a squared t quantile."""
-    from scipy.special import stdtrit  # its import costs more than a fit
-
-    return float(stdtrit(self.dof, (1 + self.level) / 2)) ** 2
+    """Excess over `squares` that an interval may reach."""
+    return profile.allowed(self.dof, self.level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,10 +172,10 @@ def scaled(found: LawFit, evidence: noise_lib.Known) -> Scaled:
 def floor_interval(points: Scaled) -> tuple[float, float, float]:
   """Floor and its profile-likelihood interval, which may end at 0."""
   floor = float(points.best.first[0])
-  floors = profile.around(floor, 0.0, max(float(points.y.max()), floor))
-  squares = profile.of_floor(LAWS[LAW], points.x, points.y, points.weights, floors)
-  lo, hi = profile.inside(floors, squares, points.squares, points.limit)
-  return floor, min(lo, floor), max(hi, floor)
+  lo, hi = profile.floor_interval(
+    LAWS[LAW], points.x, points.y, points.weights, floor, points.squares, points.limit
+  )
+  return floor, lo, hi
 
 
 def floor_test(points: Scaled) -> float:

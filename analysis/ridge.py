@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from analysis import profile
 from analysis.curve import Curve
 from analysis.law_fit import LawFit
 from analysis.laws import LAWS
@@ -22,14 +23,14 @@ class Ridge(NamedTuple):
     exponents: [C] ascending.
     excess: [C, F] least squares given both, above the optimum, in units of the noise
       variance.
-    limits: excess at which 50%, 90% and 99% intervals of either parameter end.
+    limits: excess at which intervals of either parameter end, by `COVERAGES`.
   """
 
   law: LawFit
   floors: np.ndarray
   exponents: np.ndarray
   excess: np.ndarray
-  limits: tuple[float, float, float]
+  limits: tuple[float, ...]
 
 
 def ridge(fit: Curve) -> Ridge | Refusal:
@@ -43,13 +44,11 @@ def ridge(fit: Curve) -> Ridge | Refusal:
     The ridge over a grid that holds the 99% region as far as the law's bounds allow, or
     why the law was not fitted.
   """
-  from scipy.special import stdtrit  # its import costs more than a fit
-
   found = fit.law_alone(LAW)
   if isinstance(found, Refusal):
     return found
   points = scaled(found, fit.evidence)
-  levels = stdtrit(points.dof, (1 + np.array(COVERAGES)) / 2) ** 2
+  limits = [profile.allowed(points.dof, coverage) for coverage in COVERAGES]
   low, high = (float(end[0]) for end in LAWS[LAW].bounds())
   floors = np.linspace(0.0, float(points.y.max()), 241)
   exponents = np.geomspace(low, high, 241)
@@ -57,7 +56,7 @@ def ridge(fit: Curve) -> Ridge | Refusal:
   # The region may be a sliver of the whole: the grid closes in on it until it fills.
   for _ in range(12):
     excess = _excess(points, floors, exponents, best)
-    rows, columns = np.nonzero(excess <= 1.5 * levels[-1])
+    rows, columns = np.nonzero(excess <= 1.5 * limits[-1])
     ends = []
     for axis, at, value in (
       (floors, columns, best[0]),
@@ -72,8 +71,7 @@ def ridge(fit: Curve) -> Ridge | Refusal:
     floors = np.linspace(ends[0][0], ends[0][1], 241)
     exponents = np.exp(np.linspace(ends[1][0], ends[1][1], 241))
   excess = _excess(points, floors, exponents, best)
-  half, usual, most = (float(level) for level in levels)
-  return Ridge(found, floors, exponents, excess, (half, usual, most))
+  return Ridge(found, floors, exponents, excess, tuple(limits))
 
 
 def _excess(

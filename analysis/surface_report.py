@@ -46,17 +46,17 @@ def fit_surfaces(
   """
   return {
     key: {
-      law: fit_surface(
+      name: fit_surface(
         rows['num_images'].to_numpy(float),
         rows['num_params'].to_numpy(float),
         rows['value'].to_numpy(float),
-        law=law,
+        law=name,
         kind=kind,
         # Losses of single runs go wrong now and then; a fraction's noise does not.
         loss='huber' if kind == 'loss' else 'squares',
-        chance=chance,
+        chance=None if law.ceiling is None else chance,
       )
-      for law in SURFACE_LAWS
+      for name, law in SURFACE_LAWS.items()
     }
     for key, rows in curves_of(table, group).items()
   }
