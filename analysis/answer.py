@@ -12,10 +12,10 @@ import pandas as pd
 
 from analysis import words
 from analysis.document import Block, Paragraph
-from analysis.figures import series_label
 from analysis.fit import Fit
 from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Difference, Interaction, forecasts
+from analysis.groups import names_of
 from analysis.laws import Kind
 from analysis.results import Study
 
@@ -30,12 +30,11 @@ def answer_blocks(
 ) -> list[Block]:
   """The question and one or two sentences that the fits can answer for."""
   label = METRICS.get(metric, metric)
-  unit = '' if kind == 'loss' else ' points'
   question = (
     f'What would more training images, and more depth, buy in {label} on {study.name}?'
   )
   fitted = {key: found for key, found in fits.items() if isinstance(found, Fit)}
-  keys = list(fitted)
+  keys, names = list(fitted), names_of(fits, GROUP)
   sentences = []
   for key in keys if len(keys) <= 2 else [keys[0], keys[-1]]:
     found = fitted[key]
@@ -43,7 +42,7 @@ def answer_blocks(
     near = forecasts(found)[0]
     verb = 'cannot be told from zero' if lo <= 0 <= hi else f'grade {near.grade}'
     sentences.append(
-      f'{words.gain(value, kind)}{unit} at {series_label(key, GROUP, list(fits))} '
+      f'{words.gain(value, kind)}{words.points(kind)} at {names[key]} '
       f'({100 * found.level:.0f}% interval {words.interval(lo, hi, kind, True)}; {verb})'
     )
   blocks: list[Block] = [Paragraph(question)]
@@ -88,15 +87,13 @@ def answer_blocks(
     blocks.append(
       Paragraph(
         f'{len(study.missing)} of {len(study.cells)} cells have no result; they are '
-        'listed below.',
-        lead=False,
+        'listed below.'
       )
     )
   return blocks
 
 
 def _difference_sentence(found: Difference, kind: Kind) -> str:
-  unit = '' if kind == 'loss' else ' points'
   start = {
     'deeper gains more': 'Deeper gains more',
     'deeper gains less': 'Deeper gains less',
@@ -105,8 +102,8 @@ def _difference_sentence(found: Difference, kind: Kind) -> str:
   direction = 'more' if found.value >= 0 else 'less'
   return (
     f'{start}: averaged over the sizes, depth {found.deep} gains '
-    f'{words.gain(abs(found.value), kind, False)}{unit} {direction} per doubling than '
-    f'depth {found.shallow} (interval {words.interval(found.lo, found.hi, kind, True)})'
+    f'{words.gain(abs(found.value), kind, False)}{words.points(kind)} {direction} per '
+    f'doubling than depth {found.shallow} (interval {words.interval(found.lo, found.hi, kind, True)})'
   )
 
 
@@ -121,10 +118,9 @@ def law_sentence(fits: Fits) -> str:
   if not pairs:
     return ''
   kind = pairs[0][2]
-  unit = '' if kind == 'loss' else ' points'
   ours, line = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
   return (
     'Shown the smaller sizes only and asked for the largest, all laws together missed '
-    f'by {words.gain(ours, kind, False)}{unit} on average and the log-linear law by '
-    f'{words.gain(line, kind, False)}{unit}.'
+    f'by {words.gain(ours, kind, False)}{words.points(kind)} on average and the '
+    f'log-linear law by {words.gain(line, kind, False)}{words.points(kind)}.'
   )

@@ -16,8 +16,9 @@ import pandas as pd
 
 from analysis.fit import Fit
 from analysis.fit_table import Fits
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
 
 
 def audit_json(table: pd.DataFrame, fits: Fits, group: Sequence[str]) -> str:

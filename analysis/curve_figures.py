@@ -7,17 +7,31 @@ laws together; the law with the largest say is drawn apart from it, and log-line
 always, since it is the claim of the 2017 study.
 """
 
-import dataclasses
 import textwrap
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from analysis import words
+from analysis.curve import Curve
+from analysis.drawing import (
+  CHOSEN,
+  FORECAST,
+  Scale,
+  View,
+  draw_forecast,
+  draw_points,
+  forecast,
+  forecast_key,
+  mark_window,
+  value_limits,
+  view_of,
+)
 from analysis.figures import (
   GREY,
+  MARKERS,
   Axes,
   End,
   Figure,
@@ -25,104 +39,24 @@ from analysis.figures import (
   end_labels,
   lay_out,
   new_figure,
-  series_label,
   size_axis,
   styled,
   value_ticks,
 )
-from analysis.fit import Fit
-from analysis.law_fit import LawFit, Prediction, Refusal, as_error
+from analysis.groups import Key, curves_of, series_label
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal, as_error
 
-Scale = Literal['score', 'error']
-FORECAST = colours(1)[0]
-# Orange and purple stay apart for every kind of colour blindness and in a grey print.
-CHOSEN = '#d55e00'
 _CLAIM = '#222222'
 _OTHER = '#a0a0a0'
-_DASHED = (0, (4, 2))
-_MARKERS = 'osD^vPX*'
 # A law of less say than this is not worth a line.
 _HEARD = 0.02
 _MOST_CURVES = 8
-# Share of the height of the axes kept free at the bottom for the mark of the window.
-_STRIP = 0.11
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-  """How values of a curve stand on the y axis.
-
-  Attributes:
-    kind: of the values.
-    scale: 'score' is linear, 'error' logarithmic.
-    smallest: error that stands in for 0 where the axis is logarithmic; a fraction or
-      in the unit of the loss.
-    clipped: whether a measured error lies below `smallest`.
-  """
-
-  kind: str
-  scale: Scale
-  smallest: float
-  clipped: bool = False
-
-  @property
-  def unit(self) -> float:
-    """Of the axis per unit of the data: fractions are shown in percent."""
-    return 1.0 if self.kind == 'loss' else 100.0
-
-  def shown(self, values: np.ndarray | float) -> np.ndarray:
-    """Where values [S] in the unit of the data stand on the axis."""
-    values = np.asarray(values, float)
-    if self.scale == 'score':
-      return self.unit * values
-    return self.unit * np.maximum(as_error(self.kind, values), self.smallest)
-
-  def line(self, values: np.ndarray) -> np.ndarray:
-    """The same for a law, which may ask for errors below 0: nan on a log axis."""
-    gone = (self.scale == 'error') & (as_error(self.kind, values) < 0)
-    return np.where(gone, np.nan, self.shown(values))
-
-  def label(self, metric: str) -> str:
-    """Name of the axis with its unit."""
-    name = metric or self.kind
-    if self.scale == 'score':
-      return name if self.kind == 'loss' else f'{name} (%)'
-    name = name.replace('accuracy', 'error') if self.kind == 'accuracy' else name
-    return f'{name} (log scale)' if self.kind == 'loss' else f'{name} (%, log scale)'
-
-  @property
-  def note(self) -> str:
-    """What the axis does to the data, if anything."""
-    if not self.clipped:
-      return ''
-    lowest = words.parameter(self.unit * self.smallest)
-    return f'errors of 0 are drawn at {lowest}' + ('' if self.kind == 'loss' else '%')
-
-
-def view_of(
-  kind: str, scale: Scale, values: np.ndarray, smallest: float = 5e-4
-) -> View:
-  """The view of values [N]; errors of 0 go to half the smallest that is above 0.
-
-  Args:
-    kind: of the values.
-    scale: of the axis.
-    values: in the unit of the data.
-    smallest: what stands in for 0 if there is nothing else.
-  """
-  if scale not in ('score', 'error'):
-    raise ValueError(f"scale={scale!r} is not one of 'score', 'error'")
-  errors = as_error(kind, np.asarray(values, float))
-  positive = errors[errors > 1e-12]
-  low = float(positive.min()) / 2 if len(positive) else smallest
-  clipped = scale == 'error' and len(positive) < len(errors)
-  # Forecasts may go on below the data; only measured zeros need a place near them.
-  return View(kind, scale, low if clipped else low / 1e3, clipped)
 
 
 def curve_figure(
-  fit: Fit,
+  fit: Curve,
   *,
   scale: Scale = 'score',
   title: str = '',
@@ -148,7 +82,7 @@ def curve_figure(
   largest = float(fit.points.sizes[-1])
   end = largest * max(ahead, 1.0)
   with styled():
-    figure, axes = new_figure(title, _joined(note, view.note))
+    figure, axes = new_figure(title, note, view.note)
     axes.set_xscale('log')
     axes.set_yscale('log' if scale == 'error' else 'linear')
     x, said = forecast(fit, end)
@@ -177,7 +111,7 @@ def curve_figure(
       if law in drawn:
         colour, _ = _law_style(law, fit.law)
         ends.append(_end_in_view(axes, view, *drawn[law], _law_label(law), colour))
-    handles = _forecast_key(axes, fit.level, repeats)
+    handles = forecast_key(axes, fit.level, repeats)
     if set(drawn) - {fit.law, 'log_linear'}:
       handles.append((axes.plot([], [], color=_OTHER, lw=0.7)[0], 'other laws'))
     lay_out(figure, axes, handles, [name.label for name in ends])
@@ -187,7 +121,7 @@ def curve_figure(
 
 
 def curves_figure(
-  fits: Mapping[Any, Fit | Refusal],
+  fits: Mapping[Key, Curve | Refusal],
   *,
   group: Sequence[str],
   scale: Scale = 'score',
@@ -215,13 +149,13 @@ def curves_figure(
   """
   if not fits:
     raise ValueError('no curve to draw')
-  kinds = {found.kind for found in fits.values() if isinstance(found, Fit)}
+  kinds = {found.kind for found in fits.values() if isinstance(found, Curve)}
   if len(kinds) > 1:
     raise ValueError(f'curves of {words.listed(sorted(kinds))} share no axis')
   kind = kinds.pop() if kinds else 'accuracy'
-  names = {key: key if isinstance(key, tuple) else (key,) for key in fits}
   keys = list(fits)[:_MOST_CURVES]
-  runs = {key: _runs(fits[key], names[key], group, table) for key in keys}
+  rows = {} if table is None else curves_of(table, group)
+  runs = {key: _runs(fits[key], rows.get(key)) for key in keys}
   pooled = np.concatenate([values for _, values in runs.values()])
   all_sizes = np.concatenate([sizes for sizes, _ in runs.values()])
   if not len(pooled):
@@ -232,18 +166,18 @@ def curves_figure(
   more = f'{left_out} more curves are not shown' if left_out > 1 else ''
   more = more or ('1 more curve is not shown' if left_out else '')
   with styled():
-    figure, axes = new_figure(title, _joined(note, more, view.note))
+    figure, axes = new_figure(title, note, more, view.note)
     axes.set_xscale('log')
     axes.set_yscale('log' if scale == 'error' else 'linear')
     axes.set_xlim(float(all_sizes.min()) / 1.25, end * 1.04)
     ends: list[End] = []
     lines, repeats, level = [pooled], False, None
-    for colour, marker, key in zip(colours(len(keys)), _MARKERS, keys, strict=False):
+    for colour, marker, key in zip(colours(len(keys)), MARKERS, keys, strict=False):
       sizes, values = runs[key]
       repeats |= draw_points(axes, view, sizes, values, colour, marker)
-      label = series_label(names[key], group, list(names.values()))
+      label = series_label(key, group, list(fits))
       found = fits[key]
-      if isinstance(found, Fit):
+      if isinstance(found, Curve):
         level = found.level
         x, said = forecast(found, end)
         draw_forecast(axes, view, x, said, float(sizes.max()), colour, 0.5)
@@ -272,173 +206,14 @@ def curves_figure(
     value_ticks(axes)
     axes.set_xlabel('training images (log scale)')
     axes.set_ylabel(view.label(metric))
-    handles = _forecast_key(axes, level, repeats, GREY)
+    handles = forecast_key(axes, level, repeats, GREY)
     lay_out(figure, axes, handles, [name.label for name in ends])
     end_labels(axes, ends)
   return figure
 
 
-def forecast(fit: Fit, end: float) -> tuple[np.ndarray, Prediction]:
-  """What all laws together say, from where they follow the data on, to `end`.
-
-  Returns:
-    Sizes [S], the largest measured among them, and the forecast there.
-  """
-  first, last = fit.follows, float(fit.points.sizes[-1])
-  x = np.geomspace(first, last, 80)
-  x[0], x[-1] = first, last
-  if end > last:
-    x = np.append(x, np.geomspace(last, end, 41)[1:])
-  return x, fit.predict(x)
-
-
-def draw_forecast(
-  axes: Axes,
-  view: View,
-  x: np.ndarray,
-  said: Prediction,
-  largest: float,
-  colour: str,
-  strength: float = 1.0,
-) -> None:
-  """The forecast at sizes [S], dashed beyond `largest`, with both bands."""
-  for part, dash in ((x <= largest, '-'), (x >= largest, _DASHED)):
-    if part.sum() > 1:
-      axes.plot(x[part], view.shown(said.value[part]), color=colour, ls=dash, zorder=3)
-  for low, high, alpha in (
-    (said.lo, said.hi, 0.13),
-    (said.curve_lo, said.curve_hi, 0.27),
-  ):
-    axes.fill_between(
-      x,
-      view.shown(low),
-      view.shown(high),
-      color=colour,
-      alpha=alpha * strength,
-      lw=0,
-      zorder=2,
-    )
-
-
-def draw_points(
-  axes: Axes,
-  view: View,
-  sizes: np.ndarray,
-  values: np.ndarray,
-  colour: str,
-  marker: str = 'o',
-) -> bool:
-  """Size means; where runs [N] repeat, each faint and their range as a bar.
-
-  Returns:
-    Whether any size has repeats.
-  """
-  if not len(sizes):
-    return False
-  distinct, inverse, counts = np.unique(sizes, return_inverse=True, return_counts=True)
-  means = np.bincount(inverse, values) / counts
-  repeats = bool((counts > 1).any())
-  if repeats:
-    axes.plot(
-      sizes, view.shown(values), '.', color=colour, ms=2.5, alpha=0.45, zorder=4
-    )
-    low, high = np.full(len(distinct), np.inf), np.full(len(distinct), -np.inf)
-    np.minimum.at(low, inverse, values)
-    np.maximum.at(high, inverse, values)
-    axes.vlines(
-      distinct, view.shown(low), view.shown(high), color=colour, lw=0.8, zorder=4
-    )
-  axes.plot(
-    distinct,
-    view.shown(means),
-    marker,
-    color=colour,
-    ms=3.8,
-    mec='white',
-    mew=0.5,
-    zorder=5,
-  )
-  return repeats
-
-
-def value_limits(
-  view: View,
-  inside: Sequence[np.ndarray],
-  wished: Sequence[np.ndarray],
-  strip: float = _STRIP,
-) -> tuple[float, float]:
-  """Ends of the y axis: all of `inside` in view, and of `wished` what costs little.
-
-  A band or a law may run far from the data, which must not be squashed by it: it widens
-  the axis by a quarter at most on either side.
-
-  Args:
-    view: of the axis.
-    inside: arrays of values in the unit of the data.
-    wished: the same.
-    strip: share of the height to keep free at the bottom.
-  """
-  log = view.scale == 'error'
-
-  def places(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    flat = np.concatenate([np.ravel(array) for array in [*arrays, np.empty(0)]])
-    flat = view.shown(flat[np.isfinite(flat)])
-    return np.log10(flat) if log else flat
-
-  held = places(inside)
-  low, high = float(held.min()), float(held.max())
-  least = 0.05 if log else max(0.02 * view.unit, 0.02 * abs(high))
-  if view.kind == 'loss' and not log:
-    least = 0.02 * abs(high) + 1e-12
-  if high - low < least:
-    low, high = (low + high - least) / 2, (low + high + least) / 2
-  extra = places(wished)
-  if len(extra):
-    span = high - low
-    low = max(min(low, float(extra.min())), low - span / 4)
-    high = min(max(high, float(extra.max())), high + span / 4)
-  pad = 0.05 * (high - low)
-  bottom, top = low - pad, high + pad
-  if view.kind != 'loss':
-    ends = (-np.inf, 2.0) if log else (0.0, 100.0)
-    # Points at the very end of a percentage keep half their marker's room.
-    bottom = max(bottom, ends[0] - pad / 2)
-    top = min(top, ends[1] + pad / 2)
-  bottom -= strip * (top - bottom) / (1 - strip)
-  return (10**bottom, 10**top) if log else (bottom, top)
-
-
-def mark_window(
-  axes: Axes, window: tuple[float, float], at_right: bool, label: str = 'window'
-) -> None:
-  """A bracket along the x axis over the sizes that the chosen law was fitted to."""
-  transform = axes.get_xaxis_transform()
-  low, high = window
-  axes.plot(
-    [low, low, high, high],
-    [0.045, 0.025, 0.025, 0.045],
-    color=CHOSEN,
-    lw=0.9,
-    transform=transform,
-    zorder=6,
-    gid='window',
-  )
-  axes.annotate(
-    label,
-    (high if at_right else low, 0.025),
-    (-3 if at_right else 3, 2),
-    xycoords=transform,
-    textcoords='offset points',
-    size=6,
-    color=CHOSEN,
-    ha='right' if at_right else 'left',
-    va='bottom',
-    zorder=6,
-  )
-
-
 def _law_lines(
-  fit: Fit, end: float, others: bool
+  fit: Curve, end: float, others: bool
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Sizes and values of the laws to draw; each begins at its own window."""
   lines = {}
@@ -486,7 +261,7 @@ def _across(axes: Axes, size: float) -> float:
   return float((np.log(size) - low) / (high - low))
 
 
-def _target(axes: Axes, view: View, fit: Fit, target: float) -> None:
+def _target(axes: Axes, view: View, fit: Curve, target: float) -> None:
   """A line at a target, the images needed as a bar on it, and both in words."""
   found = fit.images_for(target)
   place = float(view.shown(target))
@@ -516,49 +291,16 @@ def _target(axes: Axes, view: View, fit: Fit, target: float) -> None:
   )
 
 
-def _forecast_key(
-  axes: Axes, level: float | None, repeats: bool, colour: str = FORECAST
-) -> list[tuple[Any, str]]:
-  handles: list[tuple[Any, str]] = []
-  if repeats:
-    line = axes.plot([], [], color=colour, marker='o', ms=3.5, lw=0.8)[0]
-    handles.append((line, 'mean and range of seeds'))
-  if level is not None:
-    share = f'{100 * level:.0f}%'
-    line = axes.plot([], [], color=colour)[0]
-    handles.append((line, 'forecast (dashed: beyond data)'))
-    for alpha, what in ((0.36, 'the curve'), (0.13, 'a new run')):
-      patch = axes.fill([], [], color=colour, alpha=alpha, lw=0)[0]
-      handles.append((patch, f'{share} band of {what}'))
-  return handles
-
-
 def _runs(
-  found: Fit | Refusal,
-  key: tuple[Hashable, ...],
-  group: Sequence[str],
-  table: pd.DataFrame | None,
+  found: Curve | Refusal, rows: pd.DataFrame | None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Sizes and values of the runs of a curve; of a refused one as the table has them."""
-  if isinstance(found, Fit):
+  if isinstance(found, Curve):
     return found.runs[0], found.runs[1]
-  if table is None:
+  if rows is None:
     return np.empty(0), np.empty(0)
-  mine = np.ones(len(table), bool)
-  for column, value in zip(group, key, strict=True):
-    mine &= (table[column] == value).to_numpy()
-  sizes, values = (table[name].to_numpy(float) for name in ('num_images', 'value'))
-  return sizes[mine], values[mine]
+  return rows['num_images'].to_numpy(float), rows['value'].to_numpy(float)
 
 
 def _wrapped(label: str, width: int) -> str:
-  return (
-    '\n'.join(
-      textwrap.wrap(label, width, break_long_words=False, break_on_hyphens=False)
-    )
-    or label
-  )
-
-
-def _joined(*notes: str) -> str:
-  return '; '.join(note for note in notes if note)
+  return textwrap.fill(label, width, break_long_words=False, break_on_hyphens=False)

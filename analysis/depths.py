@@ -19,10 +19,12 @@ from collections.abc import Hashable, Mapping, Sequence
 import numpy as np
 
 from analysis import profile, words
-from analysis.fit import Comparison, Fit
-from analysis.law_fit import LawFit, Refusal
+from analysis.comparison import Comparison
+from analysis.fit import Fit
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
 from analysis.plateau import LAW, Scaled, scaled
+from analysis.prediction import Refusal
 
 # Standard deviation of the half-normal prior of tau: exponents of one family that differ
 # by more than a factor e are rare (published ones of vision lie in 0.2 to 0.6).
@@ -171,14 +173,12 @@ def together(
   used: dict[Hashable, tuple[Fit, LawFit]] = {}
   refused: dict[Hashable, Refusal] = {}
   for key, fit in fits.items():
-    found = fit
-    if isinstance(fit, Fit):
-      found = fit.laws.get(LAW, Refusal(LAW, f'the fit was told to leave out {LAW}'))
-      if isinstance(found, LawFit):
-        used[key] = fit, found
-        continue
-    assert isinstance(found, Refusal)
-    refused[key] = found
+    found = fit.law_alone(LAW) if isinstance(fit, Fit) else fit
+    if isinstance(fit, Fit) and isinstance(found, LawFit):
+      used[key] = fit, found
+    else:
+      assert isinstance(found, Refusal)
+      refused[key] = found
   if len({(fit.kind, fit.level) for fit, _ in used.values()}) > 1:
     raise ValueError('curves that are fitted together must be of one kind and level')
   left_out = ''.join(f'; {key}: {why.reason}' for key, why in refused.items())
@@ -432,7 +432,6 @@ def _estimate(draws: np.ndarray, level: float) -> Estimate:
 
 def _contrast_words(found: Contrast, kind: Kind) -> str:
   size, gain = words.images(found.size), found.gain
-  unit = '' if kind == 'loss' else ' points'
   ends = words.interval(gain.lo, gain.hi, kind, signed=True)
   if gain.lo > 0:
     what = f'{found.last} gains more than {found.first}'
@@ -441,18 +440,17 @@ def _contrast_words(found: Contrast, kind: Kind) -> str:
   else:
     what = f'no difference between {found.last} and {found.first} can be shown'
   return (
-    f'from the doubling of {size} images {what}: {words.gain(gain.value, kind)}{unit} '
-    f'({ends})'
+    f'from the doubling of {size} images {what}: {words.gain(gain.value, kind)}'
+    f'{words.points(kind)} ({ends})'
   )
 
 
 def _words(found: Together) -> str:
   shared, tau = found.shared, found.tau
-  p = f'= {found.p_equal:.2g}' if found.p_equal >= 0.001 else '< 0.001'
   verdict = 'differ' if found.p_equal < 0.05 else 'can be one'
   return (
     f'the exponents of {words.listed([str(key) for key in found.keys])} {verdict} '
-    f'(p {p}): {shared.value:.2f} ({shared.lo:.2f} to {shared.hi:.2f}) for all; '
+    f'(p {words.p_value(found.p_equal)}): {shared.value:.2f} ({shared.lo:.2f} to {shared.hi:.2f}) for all; '
     f'between curves they vary by {100 * tau.value:.0f}% ({100 * tau.lo:.0f} to '
     f'{100 * tau.hi:.0f}%); {found.contrast.words}'
   )

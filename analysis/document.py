@@ -8,6 +8,7 @@ paper.
 import dataclasses
 import html
 import importlib.resources
+import pathlib
 import re
 import string
 import textwrap
@@ -63,6 +64,21 @@ class Code:
 
   text: str
   brief: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+  """What was written.
+
+  Attributes:
+    folder: holds the files.
+    paths: every file written.
+    text: summary for the terminal, at most 100 columns.
+  """
+
+  folder: pathlib.Path
+  paths: tuple[pathlib.Path, ...]
+  text: str
 
 
 Block = Heading | Paragraph | Table | Picture | Code

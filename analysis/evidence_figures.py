@@ -5,12 +5,13 @@ In the style of `analysis.curve_figures`; each figure is a pure function of a fi
 
 import textwrap
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from analysis import words
-from analysis.curve_figures import CHOSEN, FORECAST, forecast, mark_window, view_of
+from analysis.curve import Curve
+from analysis.drawing import CHOSEN, FORECAST, forecast, mark_window, unit_of, view_of
 from analysis.figures import (
   GREY,
   Axes,
@@ -25,36 +26,18 @@ from analysis.figures import (
   styled,
   value_ticks,
 )
-from analysis.fit import Fit
-from analysis.law_fit import LawFit, as_error
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
+from analysis.ridge import COVERAGES, ridge
 
-_COVERAGES = (0.5, 0.9, 0.99)
 _MOST_FANS = 6
 _MOST_TARGETS = 12
 # Of ever reaching a target; below it the median of the images needed is infinite.
 _EVEN = 0.5
 
 
-class Ridge(NamedTuple):
-  """How well the exponent and the floor of a power law fit together.
-
-  Attributes:
-    floors: [F] ascending, as errors.
-    exponents: [C] ascending.
-    excess: [C, F] least squares given both, above the optimum, in units of the noise
-      variance.
-    limits: excess at which 50%, 90% and 99% intervals of either parameter end.
-  """
-
-  floors: np.ndarray
-  exponents: np.ndarray
-  excess: np.ndarray
-  limits: tuple[float, float, float]
-
-
 def residual_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """How far runs lie from the chosen law and size means from the forecast.
 
@@ -65,7 +48,7 @@ def residual_figure(
     note: under the title.
   """
   points, best = fit.points, fit.best
-  unit = 1.0 if fit.kind == 'loss' else 100.0
+  unit = unit_of(fit.kind)
   sizes, values = fit.runs[0], fit.runs[1]
   means = unit * (points.means - best.curve(points.sizes))
   runs = unit * (values - best.curve(sizes))
@@ -128,7 +111,7 @@ def residual_figure(
 
 
 def rolling_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """What the laws together forecast of larger sizes from the smaller ones alone.
 
@@ -144,15 +127,14 @@ def rolling_figure(
   view = view_of(fit.kind, 'score', fit.points.means)
   origins = sorted({held.origin for held in fit.held})
   hits = sum(held.lo <= held.observed <= held.hi for held in fit.held)
-  count = f'{hits} of {len(fit.held)} held-out means in their {100 * fit.level:.0f}% '
-  count += 'intervals' if fit.held else ''
-  note = '; '.join(text for text in (note, count if fit.held else '') if text)
+  share = f'{100 * fit.level:.0f}%'
+  count = f'{hits} of {len(fit.held)} held-out means in their {share} intervals'
   if len(origins) > _MOST_FANS:
     places = np.linspace(0, len(origins) - 1, _MOST_FANS).round().astype(int)
     origins = [origins[place] for place in places]
   observed = dict(zip(fit.points.sizes.tolist(), fit.points.means, strict=True))
   with styled():
-    figure, axes = new_figure(title, note)
+    figure, axes = new_figure(title, note, count if fit.held else '')
     axes.set_xscale('log')
     ends, lines, edges = [], [fit.points.means], []
     for colour, origin in zip(colours(max(len(origins), 1)), origins, strict=False):
@@ -206,7 +188,7 @@ def rolling_figure(
     if origins:
       handles += [
         (line, 'forecast from the smaller sizes'),
-        (patch, f'{100 * fit.level:.0f}% interval of it'),
+        (patch, f'{share} interval of it'),
       ]
     lay_out(figure, axes, handles, [end.label for end in ends])
     end_labels(axes, ends, heading='seen up to' if ends else '')
@@ -215,57 +197,8 @@ def rolling_figure(
   return figure
 
 
-def ridge(fit: Fit) -> Ridge | None:
-  """The least squares around each exponent and floor of the power law with floor.
-
-  The amplitude is solved for. The limits are those of profile intervals, so the 90%
-  contour spans the intervals of a fit of level 0.9. Outliers weigh as in an ordinary
-  fit, also where the fit was robust.
-
-  Returns:
-    The ridge over a grid that holds the 99% region as far as the law's bounds allow;
-    None where the law was refused or not asked for.
-  """
-  from scipy.special import stdtrit
-
-  found = fit.laws.get('power_floor')
-  if not isinstance(found, LawFit):
-    return None
-  points, noise = found.points, found.noise
-  errors = as_error(fit.kind, points.means)
-  known = fit.evidence.means[-len(points.sizes) :]
-  variance = known + noise.misfit * noise.levels
-  weights = 1 / (variance + (1e-9 * np.abs(errors).max() + 1e-300) ** 2)
-  x = points.sizes / np.exp(np.log(points.sizes).mean())
-  levels = stdtrit(noise.dof, (1 + np.array(_COVERAGES)) / 2) ** 2
-  low, high = (float(end[0]) for end in LAWS['power_floor'].bounds())
-  floors = np.linspace(0.0, float(errors.max()), 241)
-  exponents = np.geomspace(low, high, 241)
-  best = found.params['e'], found.params['c']
-  # The region may be a sliver of the whole: the grid closes in on it until it fills.
-  for _ in range(12):
-    excess = _excess(x, errors, weights, floors, exponents, best)
-    rows, columns = np.nonzero(excess <= 1.5 * levels[-1])
-    ends = []
-    for axis, at, value in (
-      (floors, columns, best[0]),
-      (np.log(exponents), rows, np.log(best[1])),
-    ):
-      step = axis[1] - axis[0]
-      inside = np.append(axis[at], value)
-      start = max(inside.min() - 2 * step, axis[0])
-      ends.append((start, min(inside.max() + 2 * step, axis[-1]), axis[-1] - axis[0]))
-    if all(stop - start > 0.7 * span for start, stop, span in ends):
-      break
-    floors = np.linspace(ends[0][0], ends[0][1], 241)
-    exponents = np.exp(np.linspace(ends[1][0], ends[1][1], 241))
-  excess = _excess(x, errors, weights, floors, exponents, best)
-  half, usual, most = (float(level) for level in levels)
-  return Ridge(floors, exponents, excess, (half, usual, most))
-
-
 def ridge_figure(
-  fit: Fit, *, title: str = '', metric: str = '', note: str = ''
+  fit: Curve, *, title: str = '', metric: str = '', note: str = ''
 ) -> Figure:
   """The ridge of exponent against floor, its optimum, and the bootstrap draws.
 
@@ -276,24 +209,21 @@ def ridge_figure(
     note: under the title.
   """
   found = ridge(fit)
-  unit = 1.0 if fit.kind == 'loss' else 100.0
+  unit = unit_of(fit.kind)
   with styled():
     figure, axes = new_figure(title, note)
     name = (metric or fit.kind).replace('accuracy', 'error')
     axes.set_xlabel(f'floor e ({name}{"" if fit.kind == "loss" else ", %"})')
     axes.set_ylabel('exponent c (log scale)')
     axes.set_yscale('log')
-    if found is None:
-      refused = fit.laws.get('power_floor')
-      reason = getattr(refused, 'reason', 'power law + floor was not fitted')
+    if isinstance(found, Refusal):
       axes.grid(False)
       axes.set_xticks([])
       axes.tick_params(left=False, labelleft=False, which='both')
       lay_out(figure, axes, [])
-      _message(axes, reason)
+      _message(axes, found.reason)
       return figure
-    law = fit.laws['power_floor']
-    assert isinstance(law, LawFit)
+    law = found.law
     x = unit * found.floors
     axes.set_xlim(x[0] - 0.03 * (x[-1] - x[0]), x[-1] + 0.03 * (x[-1] - x[0]))
     pad = (found.exponents[-1] / found.exponents[0]) ** 0.03
@@ -319,7 +249,7 @@ def ridge_figure(
       linewidths=0.9,
       zorder=3,
     )
-    for colour, coverage in zip(shades, _COVERAGES, strict=True):
+    for colour, coverage in zip(shades, COVERAGES, strict=True):
       patch = axes.fill([], [], fc=(colour, 0.22), ec=colour, lw=0.9)[0]
       handles.append((patch, f'{100 * coverage:.0f}% region'))
     if len(law.draws):
@@ -350,7 +280,7 @@ def ridge_figure(
 
 
 def images_figure(
-  fit: Fit,
+  fit: Curve,
   targets: Sequence[float] | None = None,
   *,
   title: str = '',
@@ -375,7 +305,7 @@ def images_figure(
   if not len(goals):
     raise ValueError('no target; give at least one value of the curve')
   found = [fit.images_for(float(goal)) for goal in goals[::better]]
-  unit = 1.0 if fit.kind == 'loss' else 100.0
+  unit = unit_of(fit.kind)
   x = unit * np.array([answer.target for answer in found])
   median, lo, hi = (
     np.array([getattr(answer, end) for answer in found]) for end in ('size', 'lo', 'hi')
@@ -449,28 +379,7 @@ def images_figure(
   return figure
 
 
-def _excess(
-  x: np.ndarray,
-  errors: np.ndarray,
-  weights: np.ndarray,
-  floors: np.ndarray,
-  exponents: np.ndarray,
-  best: tuple[float, float],
-) -> np.ndarray:
-  """[C, F] least squares over the amplitude, above those at `best` (floor, exponent)."""
-
-  def squares(floors: np.ndarray, exponents: np.ndarray) -> np.ndarray:
-    power = np.exp(-exponents[:, None] * np.log(x))  # [C, J]
-    left = errors - floors[:, None]  # [F, J]
-    amplitude = (weights * power) @ left.T / ((weights * power * power).sum(1)[:, None])
-    rest = left - np.maximum(amplitude, 0.0)[..., None] * power[:, None]
-    return (rest**2) @ weights
-
-  least = squares(np.array(best[:1]), np.array(best[1:]))[0, 0]
-  return squares(floors, exponents) - least
-
-
-def _targets(fit: Fit) -> np.ndarray:
+def _targets(fit: Curve) -> np.ndarray:
   """[T] round targets from what half of the sizes reach to where the curve may end."""
   start = float(fit.points.means[len(fit.points.means) // 2])
   ends = fit.images_for(float(np.clip(start, 0, None)))

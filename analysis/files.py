@@ -5,6 +5,8 @@ import os
 import pathlib
 from collections.abc import Iterator
 
+import pandas as pd
+
 
 def write_text(path: str | os.PathLike[str], text: str) -> pathlib.Path:
   """Writes `text` next to `path` and renames it over; returns the path."""
@@ -12,6 +14,11 @@ def write_text(path: str | os.PathLike[str], text: str) -> pathlib.Path:
   with replacing(path) as temporary:
     temporary.write_text(text, encoding='utf-8', newline='\n')
   return path
+
+
+def write_csv(path: str | os.PathLike[str], frame: pd.DataFrame) -> pathlib.Path:
+  """Writes the columns of `frame`, numbers at full precision; returns the path."""
+  return write_text(path, frame.to_csv(index=False, lineterminator='\n'))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ another, so adding one changes none.
 import dataclasses
 import math
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,10 +21,10 @@ import pandas as pd
 
 from analysis.fit import Fit, fit
 from analysis.forecast import forecasts
-from analysis.law_fit import Prediction, Refusal
+from analysis.groups import Key, curves_of, text_of
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Prediction, Refusal
 
-Key = tuple[Hashable, ...]
 Fits = Mapping[Key, Fit | Refusal]
 
 GROUP = ('depth', 'width')  # what tells the curves of a study apart
@@ -101,12 +101,11 @@ def fit_table(
   used_kinds: dict[str, Kind] = {}
   rows: list[dict[str, Any]] = []
   predictions: list[dict[str, Any]] = []
-  grouped = table.groupby(['metric', *group], sort=True)
-  for done, (raw_key, curve) in enumerate(grouped):
+  curves = curves_of(table, ['metric', *group])
+  for done, ((name, *values), curve) in enumerate(curves.items()):
     if progress:
-      progress(done, grouped.ngroups)
-    metric, *values = raw_key if isinstance(raw_key, tuple) else (raw_key,)
-    metric, key = str(metric), tuple(plain(value) for value in values)
+      progress(done, len(curves))
+    metric, key = str(name), tuple(values)
     kind = used_kinds[metric] = known.get(metric) or kind_of(metric)
     tests = (
       curve['num_test'].dropna() if 'num_test' in curve else pd.Series(dtype=float)
@@ -117,7 +116,7 @@ def fit_table(
       kind=kind,
       se=curve['se'].to_numpy(float) if 'se' in curve else None,
       num_test=float(tests.min()) if len(tests) else num_test,
-      chance=None if kind == 'loss' and chance is None else chance,
+      chance=chance,
       laws=laws,
       robust=robust,
       draws=draws,
@@ -137,7 +136,7 @@ def fit_table(
         row = {'num_images': size, 'observed': seen, **row}
         predictions.append({**_beside(row, group), **names})
   if progress:
-    progress(grouped.ngroups, grouped.ngroups)
+    progress(len(curves), len(curves))
   columns = ['num_images', 'observed', *Prediction._fields]
   columns = [*group, 'metric', *_beside(dict.fromkeys(columns), group)]
   return FitTable(
@@ -161,12 +160,8 @@ def predict_rows(fits: Fits, sizes: pd.DataFrame, group: Sequence[str]) -> pd.Da
   for name in fields:
     answer[name] = math.nan
   answer[why] = ''
-  # A column may be numbers in one file and text in the other; names compare as text.
-  by_name = {tuple(map(str, key)): found for key, found in fits.items()}
-  keys = [
-    tuple(str(plain(value)) for value in row)
-    for row in answer[list(group)].itertuples(index=False)
-  ]
+  by_name = {text_of(key): found for key, found in fits.items()}
+  keys = [text_of(row) for row in answer[list(group)].itertuples(index=False)]
   for key in dict.fromkeys(keys):
     rows = [i for i, other in enumerate(keys) if other == key]
     found = by_name.get(key)
@@ -190,12 +185,6 @@ def prediction_rows(bands: Prediction) -> list[dict[str, float]]:
 def _beside(row: dict[str, Any], group: Sequence[str]) -> dict[str, Any]:
   """The row with every name that a group column has already turned into fit_NAME."""
   return {f'fit_{name}' if name in group else name: row[name] for name in row}
-
-
-def plain(value: Any) -> Hashable:
-  """numpy scalars as Python's, whole floats as int: they are names here."""
-  value = value.item() if isinstance(value, np.generic) else value
-  return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _row(found: Fit | Refusal, curve: pd.DataFrame) -> dict[str, Any]:

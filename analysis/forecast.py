@@ -7,14 +7,15 @@ given as a sentence, so that a reader can disagree with it.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from scipy import special
 
 from analysis import noise
 from analysis.fit import Fit
-from analysis.law_fit import Interval, LawFit, Refusal, fit_law
+from analysis.law_fit import LawFit, fit_law
+from analysis.prediction import Interval, Refusal
 
 FACTORS = (2.0, 10.0)
 GRADES = 'ABCD'
@@ -97,9 +98,9 @@ class Interaction:
   note: str
 
 
-def forecasts(fit: Fit, largest: float | None = None) -> tuple[Forecast, ...]:
-  """Forecasts at 2 and 10 times `largest` images (default: the largest measured)."""
-  largest = float(fit.points.sizes[-1]) if largest is None else float(largest)
+def forecasts(fit: Fit) -> tuple[Forecast, ...]:
+  """Forecasts at 2 and 10 times the largest size measured."""
+  largest = float(fit.points.sizes[-1])
   rows = []
   for factor in FACTORS:
     size = factor * largest
@@ -113,85 +114,83 @@ def forecasts(fit: Fit, largest: float | None = None) -> tuple[Forecast, ...]:
 
 def grade(fit: Fit, size: float) -> tuple[str, str]:
   """Grade of the fit at `size` images, and the sentence for it."""
+  limits = [*_limits_of_sizes(fit, size), *_limits_of_fit(fit, size)]
+  if not limits:
+    return GRADES[0], 'many sizes, a short step ahead, and a tested curve'
+  worst, sentence = max(limits, key=lambda pair: pair[0])
+  return GRADES[worst], sentence
+
+
+def _limits_of_sizes(fit: Fit, size: float) -> Iterator[tuple[int, str]]:
+  """Yields the best grade that the sizes allow, by its index, and why."""
   largest = float(fit.points.sizes[-1])
   decades = np.log10(largest / fit.points.sizes[0])
   factor = size / largest
   ahead = np.log10(factor)
-  times = f'{factor:.3g} times'
-  limits: list[tuple[int, str]] = []
-
-  def limit(worst: int, sentence: str) -> None:
-    limits.append((worst, sentence))
-
+  times = f'{factor:.3g} times the largest size'
   if ahead > 0 and ahead > 0.5 * decades + 1e-9:
-    limit(
+    yield (
       3,
-      f'{times} the largest size is {ahead:.1f} decades ahead of only '
-      f'{decades:.1f} decades of sizes',
+      f'{times} is {ahead:.1f} decades ahead of only {decades:.1f} decades of sizes',
     )
   elif ahead > 0.35 * decades:
-    limit(2, f'{times} the largest size is far beyond {decades:.1f} decades of sizes')
+    yield 2, f'{times} is far beyond {decades:.1f} decades of sizes'
   elif ahead > 0.16 * decades:
-    limit(
-      1,
-      f'{times} the largest size is a fair step beyond {decades:.1f} decades of sizes',
-    )
+    yield 1, f'{times} is a fair step beyond {decades:.1f} decades of sizes'
   if factor > 4:
-    limit(1, f'{times} the largest size is beyond the 4 times that curves usually hold')
+    yield 1, f'{times} is beyond the 4 times that curves usually hold'
   if decades < 1:
-    limit(2, f'the sizes span {decades:.1f} decades, less than one')
-  if fit.num_sizes <= 3:
-    limit(3, f'only {fit.num_sizes} sizes were fitted')
-  elif fit.num_sizes == 4:
-    limit(2, 'only 4 sizes were fitted')
-  elif fit.num_sizes <= 6:
-    limit(1, f'only {fit.num_sizes} sizes were fitted')
+    yield 2, f'the sizes span {decades:.1f} decades, less than one'
+  if fit.num_sizes <= 6:
+    yield 2 if fit.num_sizes == 4 else 1, f'only {fit.num_sizes} sizes were fitted'
+
+
+def _limits_of_fit(fit: Fit, size: float) -> Iterator[tuple[int, str]]:
+  """Yields the best grade that the curve allows, by its index, and why."""
+  largest = float(fit.points.sizes[-1])
   unidentified = [
     flag
     for flag in fit.flags
     if flag in ('exponent at bound', 'exponent unidentified', 'floor unidentified')
   ]
   if unidentified:
-    limit(2 if factor > 4 else 1, f'{unidentified[0]} in this window')
-  if 'lack of fit' in fit.flags:
-    limit(2, 'the size means scatter about the curve more than the seeds explain')
-  for flag in ('not monotone', 'double descent'):
+    yield 2 if size > 4 * largest else 1, f'{unidentified[0]} in this window'
+  for flag, worst, sentence in (
+    (
+      'lack of fit',
+      2,
+      'the size means scatter about the curve more than the seeds explain',
+    ),
+    ('not monotone', 2, 'the curve is not monotone'),
+    ('double descent', 2, 'the curve has a double descent'),
+    (
+      'no repeats',
+      1,
+      'without repeats the noise is known from the scatter about the curve only',
+    ),
+    ('no trend', 2, 'no trend can be told from the noise'),
+  ):
     if flag in fit.flags:
-      limit(
-        2,
-        f'the curve is {flag}' if flag[0] == 'n' else 'the curve has a double descent',
+      yield worst, sentence
+  if fit.rolling_error is None:
+    yield 1, 'too few sizes to test it on held-out larger ones'
+  else:
+    share = fit.rolling_error / max(np.ptp(fit.points.means), 1e-12)
+    if share > 0.025:
+      missed = (
+        f'{fit.rolling_error:.2g}'
+        if fit.kind == 'loss'
+        else f'{100 * fit.rolling_error:.1f} points'
       )
-  if 'no repeats' in fit.flags:
-    limit(1, 'without repeats the noise is known from the scatter about the curve only')
-  if 'no trend' in fit.flags:
-    limit(2, 'no trend can be told from the noise')
-  _limit_by_rolling(fit, limit)
+      yield (
+        3 if share > 0.1 else 2 if share > 0.05 else 1,
+        f'fitted to the smaller sizes only, it missed the largest by {missed}',
+      )
   bands = fit.predict([size, largest])
   gain = abs(bands.value[0] - bands.value[1])
   half = float(bands.curve_hi[0] - bands.curve_lo[0]) / 2
-  if half > gain and ahead > 0:
-    limit(2, 'the interval is wider than the change it forecasts')
-  if not limits:
-    return 'A', 'many sizes, a short step ahead, and a tested curve'
-  worst, sentence = max(limits, key=lambda pair: pair[0])
-  return GRADES[worst], sentence
-
-
-def _limit_by_rolling(fit: Fit, limit) -> None:
-  if fit.rolling_error is None:
-    limit(1, 'too few sizes to test it on held-out larger ones')
-    return
-  share = fit.rolling_error / max(np.ptp(fit.points.means), 1e-12)
-  if share > 0.025:
-    missed = (
-      f'{100 * fit.rolling_error:.1f} points'
-      if fit.kind != 'loss'
-      else f'{fit.rolling_error:.2g}'
-    )
-    limit(
-      3 if share > 0.1 else 2 if share > 0.05 else 1,
-      f'fitted to the smaller sizes only, it missed the largest by {missed}',
-    )
+  if half > gain and size > largest:
+    yield 2, 'the interval is wider than the change it forecasts'
 
 
 def interaction(
@@ -294,8 +293,7 @@ def _paired(shallow: LawFit, deep: LawFit) -> tuple[float, float, float] | None:
   extra, dof = noise.misfit(
     gap, known, known_dof or dof_left, dof_left, lambda weights: slope(weights)[2]
   )
-  # Without noise anywhere the weights are equal.
-  variance = known + extra + (1e-9 * np.abs(gap).max() + 1e-300) ** 2
+  variance = known + extra + noise.negligible(gap)
   value, square, _ = slope(1 / variance)
   error = 1 / np.sqrt((1 / variance).sum() * square)
   half = float(special.stdtrit(dof, (1 + deep.level) / 2) * error)

@@ -11,48 +11,18 @@ the optimum is not to be trusted, so theirs are profile-likelihood intervals.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from analysis import noise as noise_lib
 from analysis import profile
 from analysis.laws import LAWS, Kind, Law
+from analysis.prediction import Interval, Prediction, as_error, interval, normal_points
 from analysis.solve import ROUGH, Solution, Starts, solve, solve_from_many
 
-Interval = tuple[float, float]
 # Least eigenvalue of the parameters' correlation below which they are one ridge: with two
 # of them, a correlation of 0.999.
 _RIDGE = 1e-3
-_Value = TypeVar('_Value', float, np.ndarray)
-
-# Points of a standard normal that stand for the noise of a new run in a prediction
-# band: the same for each draw, so bands are smooth in the size and reproducible.
-_MIDPOINTS = (np.arange(25) + 0.5) / 25
-
-
-@dataclasses.dataclass(frozen=True)
-class Refusal:
-  """A law or a curve that the data cannot carry, and why."""
-
-  law: str
-  reason: str
-
-
-class Prediction(NamedTuple):
-  """Values of the curve at some sizes, in the unit of the fitted values.
-
-  Attributes:
-    value: [S].
-    curve_lo, curve_hi: [S] confidence band of the curve (the mean over seeds).
-    lo, hi: [S] prediction band of one new run.
-  """
-
-  value: np.ndarray
-  curve_lo: np.ndarray
-  curve_hi: np.ndarray
-  lo: np.ndarray
-  hi: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +67,9 @@ class LawFit:
   weights: np.ndarray
   starts: Starts
   covariance: np.ndarray = dataclasses.field(repr=False)
-  chance: float | None = None
-  draws: np.ndarray = dataclasses.field(repr=False, default_factory=lambda: np.empty(0))
-  draw_scale: np.ndarray = dataclasses.field(
-    repr=False, default_factory=lambda: np.empty(0)
-  )
+  chance: float | None
+  draws: np.ndarray = dataclasses.field(repr=False)
+  draw_scale: np.ndarray = dataclasses.field(repr=False)
 
   def predict(self, sizes: Sequence[float] | np.ndarray | float) -> Prediction:
     """The curve with both bands at sizes [S] (images); fractions stay in [0, 1].
@@ -155,11 +123,6 @@ class LawFit:
     law = LAWS[self.law]
     errors = law.curve(sizes, score_form(law, self.kind, parameters), self.chance)
     return as_error(self.kind, errors)
-
-
-def as_error(kind: str, values: _Value) -> _Value:
-  """Between the unit of the data and errors; its own inverse."""
-  return 1 - values if kind == 'accuracy' else values
 
 
 def score_form(law: Law, kind: str, parameters: np.ndarray) -> np.ndarray:
@@ -225,7 +188,7 @@ def fit_law(
 
   noise = noise_lib.estimate(target, evidence, _num_parameters(form, chance), curve)
   variance = evidence.means + noise.misfit * noise.levels
-  weights = _weights(variance, target.means)
+  weights = 1 / (variance + noise_lib.negligible(target.means))
   if robust:
     weights = weights * _downweights(target.means, weights, curve)
   found, starts = solve_from_many(
@@ -274,7 +237,11 @@ def fit_law(
     )
     + _ridge_flags(drawn),
     residual_sd=float(np.sqrt(squares.sum() / max(count - len(names), 1))),
-    aicc=_aicc(residuals, weights, _num_parameters(form, chance)),
+    aicc=aicc(
+      len(residuals),
+      _num_parameters(form, chance),
+      float((weights / np.exp(np.log(weights).mean()) * residuals**2).mean()),
+    ),
     noise=noise,
     points=points,
     weights=weights,
@@ -322,12 +289,10 @@ def _profiled(
   chance: float | None,
 ) -> dict[str, Interval]:
   """Intervals of the exponent and the floor of laws with one shape parameter."""
-  from scipy.special import stdtrit
-
   names = [parameter.name for parameter in law.parameters]
   if law.grid.shape[1] != 1:
     return {}
-  limit = float(stdtrit(dof, (1 + level) / 2)) ** 2
+  limit = profile.allowed(dof, level)
   best = float(found.sum_squares[0])
   shape = float(found.shape[0, 0])
   low, high = (float(np.log(end[0])) for end in law.bounds())
@@ -338,16 +303,8 @@ def _profiled(
   intervals = {names[-1]: (unit * min(lo, shape), unit * max(hi, shape))}
   if 'e' in names:
     floor = float(found.first[0])
-    floors = profile.around(floor, 0.0, max(float(y.max()), floor))
-    squares = profile.of_floor(law, x, y, weights, floors)
-    lo, hi = profile.inside(floors, squares, best, limit)
-    intervals['e'] = (min(lo, floor), max(hi, floor))
+    intervals['e'] = profile.floor_interval(law, x, y, weights, floor, best, limit)
   return intervals
-
-
-def _weights(variance: np.ndarray, curve: np.ndarray) -> np.ndarray:
-  # Without any noise at all every weight is the same large number.
-  return 1 / (variance + (1e-9 * np.abs(curve).max() + 1e-60) ** 2)
 
 
 def _downweights(means: np.ndarray, weights: np.ndarray, curve) -> np.ndarray:
@@ -363,13 +320,19 @@ def _downweights(means: np.ndarray, weights: np.ndarray, curve) -> np.ndarray:
   return factor
 
 
-def _aicc(residuals: np.ndarray, weights: np.ndarray, num_parameters: int) -> float:
-  count, k = len(residuals), num_parameters + 1
+def aicc(count: int, num_parameters: int, mean_square: float) -> float:
+  """Akaike criterion of least squares, corrected for few points; inf if undefined.
+
+  Args:
+    count: points.
+    num_parameters: of the curve; the variance is one more.
+    mean_square: of the residuals.
+  """
+  k = num_parameters + 1
   if count <= k + 1:
     return float('inf')
-  mean = np.exp(np.log(weights).mean())
-  variance = max(float((weights / mean * residuals**2).mean()), 1e-300)
-  return count * np.log(variance) + 2 * k + 2 * k * (k + 1) / (count - k - 1)
+  fitted = count * np.log(max(mean_square, 1e-300))
+  return fitted + 2 * k + 2 * k * (k + 1) / (count - k - 1)
 
 
 def _flags(
@@ -428,21 +391,3 @@ def _ridge_flags(draws: np.ndarray) -> tuple[str, ...]:
   correlation = np.corrcoef(values, rowvar=False)
   least = float(np.linalg.eigvalsh(correlation)[0])
   return ('ill-conditioned',) if least < _RIDGE else ()
-
-
-def normal_points() -> np.ndarray:
-  """[25] equally likely points of a standard normal, of unit variance."""
-  from scipy import special  # its import costs more than a fit
-
-  points = special.ndtri(_MIDPOINTS)
-  return points / points.std()
-
-
-def interval(
-  draws: np.ndarray, value: np.ndarray | float, level: float
-) -> tuple[np.ndarray, np.ndarray]:
-  """Percentile interval over the first axis, widened to hold the estimate itself."""
-  tail = (1 - level) / 2
-  # Weibull's definition keeps the nominal coverage with a finite number of draws.
-  lo, hi = np.quantile(draws, [tail, 1 - tail], axis=0, method='weibull')
-  return np.minimum(lo, value), np.maximum(hi, value)

@@ -195,6 +195,11 @@ def relative_levels(errors: np.ndarray) -> np.ndarray:
   return np.exp(np.clip(log - log.mean(), -np.log(10), np.log(10)))
 
 
+def negligible(values: np.ndarray) -> float:
+  """A variance that does nothing but keep the weights of noiseless values finite."""
+  return (1e-9 * np.abs(values).max() + 1e-60) ** 2
+
+
 def misfit(
   means: np.ndarray,
   known: np.ndarray,
@@ -214,10 +219,11 @@ def misfit(
     levels: [J] to which the added variance is proportional.
 
   Returns:
-    The variance where the level is 1, and the degrees of freedom of the sum by Satterthwaite's rule.
+    The variance where the level is 1, and the degrees of freedom of the sum by
+    Satterthwaite's rule.
   """
   nothing = not known.any()
-  known = known + (1e-9 * np.abs(means).max() + 1e-60) ** 2
+  known = known + negligible(means)
   # Weights and residuals depend on each other; the loop settles in a few rounds, or at
   # once where the shape of the weights is that of the levels whatever the variance.
   extra = float(np.var(means)) if nothing else 0.0

@@ -5,9 +5,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from analysis import words
 from analysis.depths import Together, crossings, together
 from analysis.document import Block, Heading, Paragraph, Table
-from analysis.figures import Key
 from analysis.fit import Fit
 from analysis.fit_table import Fits
+from analysis.groups import Key
 from analysis.laws import Kind
 from analysis.plateau import Plateau, plateau
 from analysis.spend import Goal, next_runs
@@ -23,9 +23,9 @@ def plateau_blocks(fits: Fits, names: Mapping[Key, str], kind: Kind) -> list[Blo
     answer = plateau(found) if isinstance(found, Fit) else None
     if not isinstance(answer, Plateau):
       continue
-    floor = words.interval(answer.floor_lo, answer.floor_hi, error_kind(kind))
+    floor = words.interval(answer.floor_lo, answer.floor_hi, kind)
     if answer.upper_bound_only:
-      floor = f'at most {words.score(answer.floor_hi, error_kind(kind))}'
+      floor = f'at most {words.score(answer.floor_hi, kind)}'
     gain = words.interval(answer.gain_lo, answer.gain_hi, kind, True)
     rows.append(
       [
@@ -68,8 +68,7 @@ def together_blocks(fits: Mapping[Hashable, Fit], label: str) -> list[Block]:
     [
       f'{label} {key}',
       *(
-        f'{words.parameter(one.value)} ({words.parameter(one.lo)} to '
-        f'{words.parameter(one.hi)})'
+        words.estimate(one.value, one.lo, one.hi)
         for one in (pooled.alone, pooled.exponent, pooled.floor)
       ),
     ]
@@ -107,8 +106,3 @@ def spend_blocks(
       elif options:
         blocks.append(Paragraph(f'{names[key]}: {options[0].words}.', lead=True))
   return blocks
-
-
-def error_kind(kind: Kind) -> Kind:
-  """What the floor of a curve of `kind` is a value of."""
-  return 'loss' if kind == 'loss' else 'error'

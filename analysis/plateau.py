@@ -14,8 +14,9 @@ import numpy as np
 from analysis import noise as noise_lib
 from analysis import profile, words
 from analysis.fit import Fit
-from analysis.law_fit import Interval, LawFit, Refusal, as_error
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Interval, Refusal, as_error
 from analysis.solve import Solution, solve
 
 Verdict = Literal['flat', 'still rising', 'cannot say']
@@ -54,10 +55,8 @@ class Scaled:
 
   @property
   def limit(self) -> float:
-    """Excess over `squares` that an interval may reach: a squared t quantile."""
-    from scipy.special import stdtrit  # its import costs more than a fit
-
-    return float(stdtrit(self.dof, (1 + self.level) / 2)) ** 2
+    """Excess over `squares` that an interval may reach."""
+    return profile.allowed(self.dof, self.level)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +116,7 @@ def plateau(fit: Fit, threshold: float | None = None) -> Plateau | Refusal:
   """
   if threshold is not None and not (np.isfinite(threshold) and threshold > 0):
     raise ValueError(f'threshold={threshold:g} must be a gain above 0, such as 0.005')
-  found = fit.laws.get(LAW, Refusal(LAW, f'the fit was told to leave out {LAW}'))
+  found = fit.law_alone(LAW)
   if isinstance(found, Refusal):
     return found
   points = scaled(found, fit.evidence)
@@ -163,8 +162,7 @@ def scaled(found: LawFit, evidence: noise_lib.Known) -> Scaled:
   # The window leaves out the smallest sizes only.
   known = evidence.means[len(evidence.means) - len(errors) :]
   variance = known + found.noise.misfit * found.noise.levels
-  # Without any noise every weight is the same large number, as in the fit itself.
-  weights = 1 / (variance + (1e-9 * np.abs(errors).max() + 1e-300) ** 2)
+  weights = 1 / (variance + noise_lib.negligible(errors))
   scale = float(np.exp(np.log(found.points.sizes).mean()))
   x = found.points.sizes / scale
   best = solve(LAWS[found.law], x, errors[None], weights)
@@ -174,10 +172,10 @@ def scaled(found: LawFit, evidence: noise_lib.Known) -> Scaled:
 def floor_interval(points: Scaled) -> tuple[float, float, float]:
   """Floor and its profile-likelihood interval, which may end at 0."""
   floor = float(points.best.first[0])
-  floors = profile.around(floor, 0.0, max(float(points.y.max()), floor))
-  squares = profile.of_floor(LAWS[LAW], points.x, points.y, points.weights, floors)
-  lo, hi = profile.inside(floors, squares, points.squares, points.limit)
-  return floor, min(lo, floor), max(hi, floor)
+  lo, hi = profile.floor_interval(
+    LAWS[LAW], points.x, points.y, points.weights, floor, points.squares, points.limit
+  )
+  return floor, lo, hi
 
 
 def floor_test(points: Scaled) -> float:
@@ -228,14 +226,13 @@ def _noise(fit: Fit, found: LawFit, size: float) -> float:
 
 def _words(found: Plateau) -> str:
   kind = found.kind
-  unit = '' if kind == 'loss' else ' points'
   what = 'loss' if kind == 'loss' else 'error'
   size = words.images(found.size)
   limit = words.gain(found.threshold, kind, signed=False)
   ends = words.interval(found.gain_lo, found.gain_hi, kind, signed=True)
   buys = (
     f'the next doubling from {size} images buys '
-    f'{words.gain(found.gain, kind)}{unit} ({ends})'
+    f'{words.gain(found.gain, kind)}{words.points(kind)} ({ends})'
   )
   if found.verdict == 'flat':
     text = f'flat: {buys}, less than {limit}'
@@ -251,11 +248,7 @@ def _words(found: Plateau) -> str:
   else:
     ends = words.interval(found.floor_lo, found.floor_hi, kind)
     text += f'. The floor of the {what} is {words.score(found.floor, kind)} ({ends})'
-  text += f'; p {_p(found.p_floor)} for none'
+  text += f'; p {words.p_value(found.p_floor)} for none'
   if found.p_trend > 0.05:
-    text += f'. No trend can be told from the noise (p {_p(found.p_trend)})'
+    text += f'. No trend can be told from the noise (p {words.p_value(found.p_trend)})'
   return text
-
-
-def _p(value: float) -> str:
-  return '< 0.001' if value < 0.001 else f'= {value:.2g}'

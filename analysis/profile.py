@@ -33,7 +33,37 @@ def of_shape(
   return _squares(law, f, s, y - offset, weights)
 
 
-def of_floor(
+def allowed(dof: float, level: float) -> float:
+  """Excess of the sum of squares that an interval may reach: a squared t quantile."""
+  from scipy.special import stdtrit  # its import costs more than a fit
+
+  return float(stdtrit(dof, (1 + level) / 2)) ** 2
+
+
+def floor_interval(
+  law: Law,
+  x: np.ndarray,
+  y: np.ndarray,
+  weights: np.ndarray,
+  floor: float,
+  best: float,
+  limit: float,
+) -> tuple[float, float]:
+  """Interval of the floor of a law, the rest of it free.
+
+  Args:
+    law: whose first coefficient is a floor.
+    x, y, weights: [J] scaled sizes, errors, 1 / variance.
+    floor: at the optimum.
+    best, limit: see `inside`.
+  """
+  floors = around(floor, 0.0, max(float(y.max()), floor))
+  squares = _at_floors(law, x, y, weights, floors)
+  lo, hi = inside(floors, squares, best, limit)
+  return min(lo, floor), max(hi, floor)
+
+
+def _at_floors(
   law: Law,
   x: np.ndarray,
   y: np.ndarray,

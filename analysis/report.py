@@ -25,6 +25,7 @@ from analysis.document import (
   Block,
   Paragraph,
   Picture,
+  Report,
   to_html,
   to_markdown,
   to_text,
@@ -35,54 +36,35 @@ from analysis.evidence_figures import (
   ridge_figure,
   rolling_figure,
 )
-from analysis.figures import (
-  accuracy_against_depth,
-  accuracy_against_images,
-  save_figure,
-)
-from analysis.files import write_text
+from analysis.figures import save_figure
+from analysis.files import write_csv, write_text
 from analysis.fit import Fit
 from analysis.fit_table import (
   GROUP,
   METRICS,
   Fits,
-  Key,
   fit_table,
   predict_rows,
 )
 from analysis.forecast import Interaction, interaction
-from analysis.law_fit import LawFit, Refusal
+from analysis.groups import names_of
 from analysis.laws import Kind
 from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
+from analysis.prediction import Refusal
 from analysis.results import Study, read_study
 from analysis.sections import (
   cost_blocks,
   fit_blocks,
   gain_blocks,
   missing_blocks,
-  names_of,
   origin_blocks,
   protocol_blocks,
   result_blocks,
   target_blocks,
 )
+from analysis.study_figures import accuracy_against_depth, accuracy_against_images
 
 _MAX_EVIDENCE = 3  # curves with figures of their own
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-  """What was written.
-
-  Attributes:
-    folder: holds the files.
-    paths: every file written.
-    text: summary for the terminal, at most 100 columns.
-  """
-
-  folder: pathlib.Path
-  paths: tuple[pathlib.Path, ...]
-  text: str
 
 
 def write_report(
@@ -103,8 +85,8 @@ def write_report(
   folder.mkdir(parents=True, exist_ok=True)
   fitted = fit_table(study.table, group=GROUP)
   paths = [
-    write_text(folder / 'results.csv', _csv(study.table)),
-    write_text(folder / 'fits.csv', _csv(fitted.frame)),
+    write_csv(folder / 'results.csv', study.table),
+    write_csv(folder / 'fits.csv', fitted.frame),
   ]
   title = f'{study.name}: accuracy against images and depth'
   metric = _primary(study.table)
@@ -125,9 +107,7 @@ def write_report(
     compared = _interactions(fits)
     files, pictures = _figures(study, table, fits, kind, metric, folder)
     paths += files
-    paths.append(
-      write_text(folder / 'interaction.csv', _csv(_interaction_frame(compared)))
-    )
+    paths.append(write_csv(folder / 'interaction.csv', _interaction_frame(compared)))
     blocks += answer_blocks(study, table, fits, kind, metric, compared)
     blocks += pictures
     blocks += result_blocks(table, fits, kind, metric)
@@ -161,12 +141,8 @@ def write_fit_report(
   size: str = 'num_images',
   targets: Sequence[float] = (),
   budget: float | None = None,
-  num_test: float | None = None,
   chance: float | None = None,
   robust: bool = False,
-  draws: int = 200,
-  level: float = 0.9,
-  rng: int = 0,
   progress: Callable[[int, int], None] | None = None,
 ) -> Report:
   """Fits a table from anywhere; writes its fits, predictions, audit and figures.
@@ -182,21 +158,16 @@ def write_fit_report(
     size: name of the size column in predictions.csv.
     targets: values to find the images for.
     budget: images to spend on further runs; None asks nothing.
-    num_test, chance, robust, draws, level, rng, progress: see
-      `analysis.fit_table.fit_table`.
+    chance, robust, progress: see `analysis.fit_table.fit_table`.
   """
   folder = pathlib.Path(out)
   (folder / 'figures').mkdir(parents=True, exist_ok=True)
   fitted = fit_table(
-    table.drop(columns='metric', errors='ignore'),
+    table,
     group=group,
     kinds={'value': kind},
-    num_test=num_test,
     chance=chance,
     robust=robust,
-    draws=draws,
-    level=level,
-    rng=rng,
     progress=progress,
   )
   fits = fitted.fits['value']
@@ -217,8 +188,8 @@ def write_fit_report(
   if sentence:
     blocks.insert(0, Paragraph(sentence, lead=True))
   paths = [
-    write_text(folder / 'fits.csv', _csv(fitted.frame.assign(metric=metric))),
-    write_text(folder / 'predictions.csv', _csv(_named(predictions, group, size))),
+    write_csv(folder / 'fits.csv', fitted.frame.assign(metric=metric)),
+    write_csv(folder / 'predictions.csv', _named(predictions, group, size)),
     write_text(folder / 'audit.json', audit_json(table, fits, group)),
     write_text(folder / 'fit.md', to_markdown('Fits', blocks)),
   ]
@@ -273,13 +244,6 @@ def _primary(table: pd.DataFrame) -> str | None:
   return next((m for m in METRICS if m in metrics), metrics[0] if metrics else None)
 
 
-def _compare(fits: Fits) -> dict[Key, LawFit | Refusal]:
-  return {
-    key: found.laws['log_linear'] if isinstance(found, Fit) else found
-    for key, found in fits.items()
-  }
-
-
 def _interactions(fits: Fits) -> dict[int, Interaction]:
   """By width: depths are compared at one width."""
   by_width: dict[int, dict[int, Fit | Refusal]] = {}
@@ -307,7 +271,6 @@ def _figures(
         fits,
         title=f'{study.name}: more images',
         group=GROUP,
-        compare=_compare(fits),
         kind=kind,
         metric=label,
         note=note,
@@ -364,7 +327,3 @@ def _interaction_frame(compared: Mapping[int, Interaction]) -> pd.DataFrame:
       rows.append({'width': width, 'depth': f'{gap.deep} minus {gap.shallow}', **row})
   columns = ['width', 'depth', 'law', 'where', 'size', 'value', 'lo', 'hi', 'words']
   return pd.DataFrame(rows, columns=pd.Index(columns))
-
-
-def _csv(frame: pd.DataFrame) -> str:
-  return frame.to_csv(index=False, lineterminator='\n')

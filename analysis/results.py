@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Cell, read_cell
-from analysis.tables import TableError
+from analysis.sheet import TableError
 
 COLUMNS = [
   'cell',
@@ -123,9 +123,8 @@ def read_study(workdir: str | os.PathLike[str]) -> Study:
         {**known, 'cell': name, 'metric': metric, 'value': value, 'num_test': num_test}
       )
   table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
-  table = table.sort_values(['depth', 'width', 'num_images', 'seed', 'metric', 'cell'])
   table = table.sort_values(
-    ['depth', 'num_images', 'seed', 'metric'], kind='stable', ignore_index=True
+    ['depth', 'num_images', 'seed', 'metric', 'width', 'cell'], ignore_index=True
   )
   _refuse_duplicates(table)
   return Study(

@@ -13,12 +13,13 @@ import pandas as pd
 
 from analysis import words
 from analysis.document import Block, Code, Heading, Paragraph, Table
-from analysis.figures import Key, series_label
 from analysis.fit import SHOWN, Fit
 from analysis.fit_table import GROUP, METRICS, Fits
 from analysis.forecast import Interaction, forecasts
-from analysis.law_fit import LawFit, Refusal
+from analysis.groups import Key, names_of
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
+from analysis.prediction import Refusal
 from analysis.results import Study
 
 
@@ -26,11 +27,10 @@ def result_blocks(
   table: pd.DataFrame, fits: Fits, kind: Kind, metric: str
 ) -> list[Block]:
   """Returns the table of scores, a row for each size."""
-  keys = list(fits)
   rows = []
   for size in sorted(set(table['num_images'])):
     row = [words.images(size)]
-    for depth, width in keys:
+    for depth, width in fits:
       values = table[
         (table['num_images'] == size)
         & (table['depth'] == depth)
@@ -38,12 +38,11 @@ def result_blocks(
       ]['value']
       row.append(_mean_sd(values.to_numpy(float), kind))
     rows.append(row)
-  names = [series_label(key, GROUP, keys) for key in keys]
   label = METRICS.get(metric, metric)
   return [
     Heading('Results'),
     Table(
-      ['images', *names],
+      ['images', *names_of(fits, GROUP).values()],
       rows,
       f'{label}: mean ± standard deviation over seeds (number of seeds). A single seed '
       'has no standard deviation.',
@@ -115,12 +114,6 @@ def target_blocks(
   return [Heading('Images needed'), *blocks] if blocks else []
 
 
-def names_of(fits: Fits, group: Sequence[str]) -> dict[Key, str]:
-  """What each curve is called."""
-  keys = list(fits)
-  return {key: series_label(key, group, keys) if group else 'all' for key in keys}
-
-
 def _half_blocks(
   fitted: Mapping[Key, Fit], names: Mapping[Key, str], kind: Kind
 ) -> list[Block]:
@@ -187,12 +180,9 @@ def _law_blocks(
         continue
       used[law] = LAWS[law]
       values = '; '.join(
-        f'{p} {words.parameter(v)}'
-        + (
-          ' ({} to {})'.format(*map(words.parameter, one.intervals[p]))
-          if p in one.intervals
-          else ''
-        )
+        f'{p} {words.estimate(v, *one.intervals[p])}'
+        if p in one.intervals
+        else f'{p} {words.parameter(v)}'
         for p, v in one.params.items()
       )
       window = f'{words.images(one.window[0])} to {words.images(one.window[1])}'
@@ -313,10 +303,8 @@ def missing_blocks(study: Study) -> list[Block]:
   if not len(missing):
     text = f'Nothing: all {len(study.cells)} cells have a result.'
     return [Heading('What is missing'), Paragraph(text)]
-  rows = [
-    [row.name_, str(row.state), str(row.reason) or '—']
-    for row in missing.rename(columns={'name': 'name_'}).itertuples()
-  ]
+  columns = (missing[column].astype(str) for column in ('name', 'state', 'reason'))
+  rows = [[*row, reason or '—'] for *row, reason in zip(*columns, strict=True)]
   counts = missing['state'].value_counts().sort_index()
   summary = ', '.join(f'{number} {state}' for state, number in counts.items())
   return [
@@ -333,7 +321,7 @@ def cost_blocks(study: Study) -> list[Block]:
   """Returns what the study took."""
   done = study.table.drop_duplicates('cell')
   total = float(study.cells['device_seconds'].astype(float).sum())
-  spent = float(study.table.drop_duplicates('cell')['flops'].astype(float).sum())
+  spent = float(done['flops'].astype(float).sum())
   starts = sorted(str(m['started']) for m in study.manifests.values() if 'started' in m)
   speed = (
     done['images_per_second'].astype(float).median() if len(done) else float('nan')

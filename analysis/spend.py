@@ -20,12 +20,13 @@ import numpy as np
 
 from analysis import ensemble, words
 from analysis.fit import Fit
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
+from analysis.plateau import LAW
+from analysis.prediction import Refusal
 
 Goal = Literal['exponent', 'floor'] | tuple[Literal['forecast'], float]
 Unit = Literal['images', 'flops']
-_LAW = 'power_floor'
 _NAMES = {'exponent': 'c', 'floor': 'e'}
 # Draws beyond these quantiles are moved to them: the tails of exponents and forecasts
 # are so long that a few draws would otherwise decide the covariance.
@@ -125,13 +126,11 @@ def next_runs(
   """
   _check(goal, budget, unit, flops_per_image, candidates, max_seeds)
   if isinstance(goal, str):
-    found = fit.laws.get(_LAW, Refusal(_LAW, f'the fit was told to leave out {_LAW}'))
+    found = fit.law_alone(LAW)
     if isinstance(found, Refusal):
       return found
     if not len(found.draws):
-      return Refusal(
-        _LAW, 'fitted without draws, so that nothing is known of its width'
-      )
+      return Refusal(LAW, 'fitted without draws, so that nothing is known of its width')
     sizes = _candidates(candidates, found.window[0], fit.points.sizes)
     beliefs = _of_parameter(fit, found, _NAMES[goal], sizes)
   else:
@@ -236,7 +235,7 @@ def _of_parameter(fit: Fit, found: LawFit, name: str, sizes: np.ndarray) -> _Bel
   if not fit.evidence.dof:
     # Nothing tells seeds from misfit; without repeats all of it may be seeds.
     seed, misfit = seed + misfit, 0 * misfit
-  draws = LAWS[_LAW].curve(sizes, found.draws)
+  draws = LAWS[LAW].curve(sizes, found.draws)
   return _Beliefs(found.draws[:, at], draws, (hi - lo) / 2, seed, misfit)
 
 
@@ -309,7 +308,7 @@ def _words(option: Option, kind: Kind) -> str:
     before, after = (
       words.gain(half, kind, signed=False) for half in (option.before, option.after)
     )
-    ends = f'±{before} to ±{after}' + ('' if kind == 'loss' else ' points')
+    ends = f'±{before} to ±{after}' + words.points(kind)
   return f'{words.listed(parts)} would narrow the {name} from {ends}'
 
 

@@ -17,12 +17,12 @@ import pandas as pd
 
 from analysis import words
 from analysis.audit import clean, data_hash, versions
-from analysis.document import Block, Heading, Table, to_markdown, to_text
-from analysis.files import write_text
-from analysis.fit_table import Key, plain
-from analysis.law_fit import Prediction, Refusal
+from analysis.document import Block, Heading, Report, Table, to_markdown, to_text
+from analysis.files import write_csv, write_text
+from analysis.groups import Key, curves_of, text_of
+from analysis.law_fit import aicc
 from analysis.laws import Kind
-from analysis.report import Report
+from analysis.prediction import Prediction, Refusal
 from analysis.surface import SurfaceFit, fit_surface
 from analysis.surface_laws import SURFACE_LAWS
 
@@ -35,8 +35,6 @@ def fit_surfaces(
   group: Sequence[str] = (),
   kind: Kind = 'loss',
   chance: float | None = None,
-  draws: int = 200,
-  level: float = 0.9,
 ) -> Surfaces:
   """Fits every law of two sizes to each group.
 
@@ -45,28 +43,23 @@ def fit_surfaces(
     group: columns that tell surfaces apart.
     kind: what the values are.
     chance: value of a guess, for the law that has one.
-    draws, level: see `analysis.surface.fit_surface`.
   """
-  parts = table.groupby(list(group), sort=True) if group else [((), table)]
-  found: Surfaces = {}
-  for raw, rows in parts:
-    key = tuple(plain(value) for value in (raw if isinstance(raw, tuple) else (raw,)))
-    found[key] = {
-      law: fit_surface(
+  return {
+    key: {
+      name: fit_surface(
         rows['num_images'].to_numpy(float),
         rows['num_params'].to_numpy(float),
         rows['value'].to_numpy(float),
-        law=law,
+        law=name,
         kind=kind,
         # Losses of single runs go wrong now and then; a fraction's noise does not.
         loss='huber' if kind == 'loss' else 'squares',
-        chance=chance,
-        draws=draws,
-        level=level,
+        chance=None if law.ceiling is None else chance,
       )
-      for law in SURFACE_LAWS
+      for name, law in SURFACE_LAWS.items()
     }
-  return found
+    for key, rows in curves_of(table, group).items()
+  }
 
 
 def chosen(found: dict[str, SurfaceFit | Refusal]) -> SurfaceFit | Refusal:
@@ -85,8 +78,6 @@ def write_surface_report(
   metric: str = 'value',
   sizes: pd.DataFrame | None = None,
   chance: float | None = None,
-  draws: int = 200,
-  level: float = 0.9,
 ) -> Report:
   """Writes surfaces.csv, predictions.csv (if `sizes` are given), audit.json, surface.md.
 
@@ -97,13 +88,11 @@ def write_surface_report(
     kind: what the values are.
     metric: what the values are called.
     sizes: of `analysis.tables.read_sizes` with a model size.
-    chance, draws, level: see `fit_surfaces`.
+    chance: see `fit_surfaces`.
   """
   folder = pathlib.Path(out)
   folder.mkdir(parents=True, exist_ok=True)
-  found = fit_surfaces(
-    table, group=group, kind=kind, chance=chance, draws=draws, level=level
-  )
+  found = fit_surfaces(table, group=group, kind=kind, chance=chance)
   rows = [
     {**dict(zip(group, key, strict=True)), **_row(law, one, one is chosen(laws))}
     for key, laws in found.items()
@@ -123,22 +112,18 @@ def write_surface_report(
   }
   blocks = _blocks(found, group, metric)
   paths = [
-    write_text(folder / 'surfaces.csv', _csv(pd.DataFrame(rows))),
+    write_csv(folder / 'surfaces.csv', pd.DataFrame(rows)),
     write_text(folder / 'audit.json', json.dumps(clean(record), indent=1) + '\n'),
     write_text(folder / 'surface.md', to_markdown('Surfaces', blocks)),
   ]
   if sizes is not None:
     answer = _predictions(found, sizes, group)
-    paths.append(write_text(folder / 'predictions.csv', _csv(answer)))
+    paths.append(write_csv(folder / 'predictions.csv', answer))
   return Report(folder, tuple(paths), to_text('Surfaces', blocks))
 
 
 def _aicc(one: SurfaceFit) -> float:
-  count, k = one.num_points, len(one.params) + 1
-  if count <= k + 1:
-    return math.inf
-  spread = max(float(np.mean(one.residuals**2)), 1e-300)
-  return count * math.log(spread) + 2 * k + 2 * k * (k + 1) / (count - k - 1)
+  return aicc(one.num_points, len(one.params), float(np.mean(one.residuals**2)))
 
 
 def _row(law: str, one: SurfaceFit | Refusal, best: bool) -> dict[str, Any]:
@@ -178,9 +163,9 @@ def _predictions(
   found: Surfaces, sizes: pd.DataFrame, group: Sequence[str]
 ) -> pd.DataFrame:
   rows = []
-  by_name = {tuple(map(str, key)): laws for key, laws in found.items()}
+  by_name = {text_of(key): laws for key, laws in found.items()}
   for row in sizes.to_dict('records'):
-    laws = by_name.get(tuple(str(plain(row[column])) for column in group))
+    laws = by_name.get(text_of(row[column] for column in group))
     one = chosen(laws) if laws else Refusal('all', 'no such group in the table')
     if isinstance(one, SurfaceFit):
       bands = one.predict(row['num_images'], row['num_params'])
@@ -206,9 +191,7 @@ def _blocks(found: Surfaces, group: Sequence[str], metric: str) -> list[Block]:
         refused.append([name, title, one.reason])
         continue
       values = '; '.join(
-        f'{p} {words.parameter(v)} ({words.parameter(one.intervals[p][0])} to '
-        f'{words.parameter(one.intervals[p][1])})'
-        for p, v in one.params.items()
+        f'{p} {words.estimate(v, *one.intervals[p])}' for p, v in one.params.items()
       )
       rows.append([name, title, values, ', '.join(one.flags) or '—'])
   blocks: list[Block] = [Heading('Fitted surfaces')]
@@ -219,7 +202,3 @@ def _blocks(found: Surfaces, group: Sequence[str], metric: str) -> list[Block]:
   if refused:
     blocks.append(Table(['', 'refused', 'why'], refused))
   return blocks
-
-
-def _csv(frame: pd.DataFrame) -> str:
-  return frame.to_csv(index=False, lineterminator='\n')

@@ -89,28 +89,10 @@ def answer(
       f'{words.score(end, kind)}'
     )
   else:
-    text = f'{goal} needs {_images(size)} images ({_images(lo)} to {_images(hi)})'
+    ends = f'{words.needed(lo)} to {words.needed(hi)}'
+    text = f'{goal} needs {words.needed(size)} images ({ends})'
     if probability < 1 - tail:
       text += f'; it is reached with probability {probability:.0%}'
   return Target(
     target, size, lo, hi, probability, limit, limit_lo, limit_hi, level, text
   )
-
-
-def crossing_words(
-  crossing: float, lo: float, hi: float, sizes: np.ndarray, probability: np.ndarray
-) -> str:
-  """From how many images on the first of two curves is the better one."""
-  last = f'at {words.images(sizes[-1])} images it is better with probability'
-  end = f'{last} {probability[-1]:.0%}'
-  if np.isinf(crossing):
-    return f'no size up to {words.images(sizes[-1])} images makes it better; {end}'
-  if crossing == sizes[0]:
-    return f'better from the smallest size on; {end}'
-  return (
-    f'better from {_images(crossing)} images on ({_images(lo)} to {_images(hi)}); {end}'
-  )
-
-
-def _images(size: float) -> str:
-  return 'infinitely many' if np.isinf(size) else words.count(size)

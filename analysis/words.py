@@ -20,6 +20,11 @@ def images(number: float) -> str:
   return f'{number:,.10g}' if exact else count(number)
 
 
+def needed(number: float) -> str:
+  """Images that something takes, which may be more than any."""
+  return 'infinitely many' if math.isinf(number) else count(number)
+
+
 def score(value: float, kind: str) -> str:
   """A value of the curve: percent for fractions, four digits for a loss."""
   if not math.isfinite(value):
@@ -37,6 +42,11 @@ def gain(value: float, kind: str, signed: bool = True) -> str:
   return text if signed else text.lstrip('+')
 
 
+def points(kind: str) -> str:
+  """What stands behind a gain in a sentence: nothing for a loss, which has any unit."""
+  return '' if kind == 'loss' else ' points'
+
+
 def interval(lo: float, hi: float, kind: str, signed: bool = False) -> str:
   """An interval of values, or of differences when `signed`."""
   if signed:
@@ -49,6 +59,16 @@ def interval(lo: float, hi: float, kind: str, signed: bool = False) -> str:
 def parameter(value: float) -> str:
   """A parameter in a table; the CSV has all digits."""
   return f'{value:.3g}'
+
+
+def estimate(value: float, lo: float, hi: float) -> str:
+  """A parameter with its interval."""
+  return f'{parameter(value)} ({parameter(lo)} to {parameter(hi)})'
+
+
+def p_value(value: float) -> str:
+  """Behind a 'p'."""
+  return '< 0.001' if value < 0.001 else f'= {value:.2g}'
 
 
 def seconds(value: float) -> str:

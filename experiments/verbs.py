@@ -281,7 +281,7 @@ def _check_scores(
 
 
 def run_fit(args: Args) -> int:
-  from analysis import report, tables
+  from analysis import report, table_notes, tables
 
   group = args.group or ()
   percent = 100.0 if args.percent else 1.0
@@ -335,7 +335,7 @@ def run_fit(args: Args) -> int:
       robust=args.robust,
       progress=count,
     )
-  for note in tables.notes(table, args.kind)[:_MAX_NOTES]:
+  for note in table_notes.notes(table, args.kind)[:_MAX_NOTES]:
     print(f'note: {note}')
   print(written.text)
   print(

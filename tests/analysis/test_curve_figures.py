@@ -6,23 +6,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.curve_figures import (
-  CHOSEN,
-  FORECAST,
-  curve_figure,
-  curves_figure,
-  forecast,
-)
+from analysis.curve_figures import curve_figure, curves_figure
+from analysis.drawing import CHOSEN, FORECAST, forecast
 from analysis.evidence_figures import (
   images_figure,
   residual_figure,
-  ridge,
   ridge_figure,
   rolling_figure,
 )
 from analysis.figures import save_figure
-from analysis.fit import Fit, Refusal, fit
+from analysis.fit import Fit, fit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
+from analysis.ridge import Ridge, ridge
 
 SINGLE = (curve_figure, residual_figure, rolling_figure, ridge_figure, images_figure)
 
@@ -265,7 +261,7 @@ def test_several_curves(table, by_depth, scale, tmp_path):
 
 
 def test_more_curves_than_can_be_told_apart(by_depth):
-  many = dict.fromkeys(range(11), by_depth[(8,)])
+  many = dict.fromkeys([(depth,) for depth in range(11)], by_depth[(8,)])
   words = texts(curves_figure(many, group=['depth']))
   assert '3 more curves are not shown' in words
   assert 'depth 7' in words
@@ -274,11 +270,11 @@ def test_more_curves_than_can_be_told_apart(by_depth):
 
 def test_curves_that_cannot_share_a_figure(fits, by_depth):
   with pytest.raises(ValueError, match='accuracy and loss share no axis'):
-    curves_figure({8: fits['accuracy'], 20: fits['loss']}, group=['depth'])
+    curves_figure({(8,): fits['accuracy'], (20,): fits['loss']}, group=['depth'])
   with pytest.raises(ValueError, match='no curve'):
     curves_figure({}, group=['depth'])
   # Refused, and nothing to draw it from: an empty figure rather than none.
-  assert curves_figure({50: by_depth[(50,)]}, group=['depth']).axes
+  assert curves_figure({(50,): by_depth[(50,)]}, group=['depth']).axes
 
 
 @pytest.mark.parametrize('name', ALL)
@@ -332,7 +328,7 @@ def test_the_ridge_agrees_with_the_profile_intervals(fits, name):
   found = fits[name]
   law = found.laws['power_floor']
   shape = ridge(found)
-  assert shape is not None
+  assert isinstance(shape, Ridge)
   assert shape.excess.shape == (len(shape.exponents), len(shape.floors))
   # Nothing on the grid beats the optimum by more than rounding.
   assert shape.excess.min() > -1e-6 * shape.limits[0]
@@ -367,8 +363,8 @@ def test_ridge_figure(fits):
 def test_ridge_without_the_law():
   found = fit([50, 100, 200, 400], [0.6, 0.7, 0.78, 0.83], laws=['power'], draws=0)
   assert isinstance(found, Fit)
-  assert ridge(found) is None
-  assert 'was not fitted' in texts(ridge_figure(found))
+  assert isinstance(ridge(found), Refusal)
+  assert 'told to leave out power_floor' in texts(ridge_figure(found))
 
 
 @pytest.mark.parametrize('name', ['accuracy', 'loss'])

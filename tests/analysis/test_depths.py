@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from curves import points_of
 
-from analysis import noise
 from analysis.depths import Together, crossings, exponents, floors, together
-from analysis.fit import Fit, Refusal, fit
-from analysis.law_fit import fit_law
-from analysis.plateau import LAW, Scaled, scaled
+from analysis.fit import Fit, fit
+from analysis.plateau import LAW, Scaled
+from analysis.prediction import Refusal
 
 RUNS = 40
 FLOORS = (0.12, 0.09, 0.06)
@@ -21,15 +21,6 @@ def simulate(
   sizes = np.repeat(np.geomspace(100, 10_000, num_sizes).round(), seeds)
   curve = floor + 0.5 * (sizes / 100) ** -c
   return sizes, curve * (1 + relative * rng.standard_normal(len(sizes)))
-
-
-def points_of(sizes: np.ndarray, errors: np.ndarray) -> Scaled:
-  points = noise.group(sizes, errors)
-  known = noise.known(points)
-  found = fit_law(
-    LAW, points, known, kind='error', draws=0, generator=np.random.default_rng(0)
-  )
-  return scaled(found, known)
 
 
 def family(rng: np.random.Generator, cs, **options) -> list[Scaled]:

@@ -1,21 +1,19 @@
-"""All laws together: how well they forecast, how wide they are, what they answer."""
+"""All laws together: how well they forecast, how wide they are, what they refuse."""
 
 import dataclasses
-import functools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from curves import FEW, SIZES, bending, fitted, noisy, typical
 
-from analysis import ensemble
 from analysis.fit import SHOWN, Fit, fit
-from analysis.law_fit import LawFit, Refusal
+from analysis.law_fit import LawFit
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
 
-SIZES = np.geomspace(50, 6400, 8)
-FEW = ('constant', 'log_linear', 'power_floor')  # for tests of anything but the laws
 LARGEST = 5000.0
 FACTORS = np.array([2.0, 4.0])
 FAMILIES = (
@@ -27,30 +25,6 @@ FAMILIES = (
   'stretched_exponential',
 )
 SHAPES = tuple((sizes, seeds) for sizes in (6, 8, 12) for seeds in (1, 3))
-
-
-def fitted(*args, **options) -> Fit:
-  found = fit(*args, **{'draws': 50, **options})
-  assert isinstance(found, Fit), found
-  return found
-
-
-def noisy(errors, sd: float, seed: int) -> np.ndarray:
-  """Noise in proportion to the error, kept in [0, 1]."""
-  errors = np.asarray(errors, float)
-  rng = np.random.default_rng(seed)
-  return np.clip(errors * (1 + sd * rng.standard_normal(errors.shape)), 0, 1)
-
-
-def bending(sizes=SIZES) -> np.ndarray:
-  """Accuracy without noise that ends at 0.9."""
-  return 0.9 - 2 * np.asarray(sizes, float) ** -0.5
-
-
-@functools.cache
-def typical() -> Fit:
-  """A plain curve with all laws, for the tests that only ask."""
-  return fitted(SIZES, 1 - noisy(1 - bending(), 0.01, 0))
 
 
 # How well it forecasts.
@@ -229,61 +203,6 @@ def test_laws_that_need_more_sizes_are_refused_by_themselves():
   assert sum(found.weights.values()) == pytest.approx(1, abs=1e-12)
 
 
-def test_held_out_sizes_are_forecast_from_each_origin():
-  found = typical()
-  origins = sorted({held.origin for held in found.held})
-  assert origins == list(SIZES[3:7])
-  for held in found.held:
-    assert held.size > held.origin
-    assert 0 <= held.lo <= held.value <= held.hi <= 1
-  last = [held for held in found.held if held.origin == SIZES[5]]
-  assert found.rolling_sizes == 2
-  assert found.rolling_error == pytest.approx(
-    np.mean([abs(held.value - held.observed) for held in last])
-  )
-  assert set(found.rolling_errors) == set(LAWS)
-  # The curve bends, so a line misses its end by more.
-  assert found.rolling_errors['log_linear'] > 4 * found.rolling_error
-
-
-@pytest.mark.parametrize('kind', ['accuracy', 'error'])
-@pytest.mark.parametrize('seed', range(4))
-def test_bands_nest_and_stay_in_range(kind, seed):
-  rng = np.random.default_rng(seed)
-  sizes = np.repeat(SIZES[: 4 + seed], 2)
-  values = np.clip(
-    0.99 - 2 * sizes**-0.6 + 0.03 * rng.standard_normal(len(sizes)), 0, 1
-  )
-  bands = fitted(sizes, values, kind=kind).predict(np.geomspace(1, 1e12, 60))
-  order = [bands.lo, bands.curve_lo, bands.value, bands.curve_hi, bands.hi]
-  assert (np.diff(np.stack(order), axis=0) >= 0).all()
-  assert bands.lo.min() >= 0
-  assert bands.hi.max() <= 1
-
-
-def test_a_new_run_varies_more_than_the_curve():
-  sizes = np.repeat(SIZES, 5)
-  bands = fitted(sizes, 1 - noisy(1 - bending(sizes), 0.05, 1)).predict(SIZES[2:])
-  assert (bands.hi - bands.lo > 1.5 * (bands.curve_hi - bands.curve_lo)).all()
-
-
-def test_predictions_are_finite_everywhere():
-  sizes = np.geomspace(1, 1e12, 200)
-  for bands in (typical().predict(sizes), typical().predict(float(sizes[-1]))):
-    assert all(np.isfinite(band).all() for band in bands)
-  # Sizes are answered each by itself, in their order.
-  some = sizes[[150, 3, 77]]
-  together = typical().predict(sizes).value[[150, 3, 77]]
-  assert typical().predict(some).value == pytest.approx(together, rel=1e-9)
-  assert np.array_equal(typical().curve(some), typical().predict(some).value)
-
-
-@pytest.mark.parametrize('size', [0, -5, np.nan, np.inf])
-def test_impossible_sizes_are_refused(size):
-  with pytest.raises(ValueError, match='finite and positive'):
-    typical().predict([100, size])
-
-
 def test_accuracy_and_error_are_one_fit():
   # 2^-40 and its multiples are exact in both, so that 1 - x loses nothing.
   error = np.round(noisy(1 - bending(), 0.01, 2) * 2**40) / 2**40
@@ -333,116 +252,6 @@ def test_the_order_of_the_rows_does_not_matter():
     assert one.intervals == two.intervals
 
 
-# What a fit answers.
-
-
-def test_the_gain_of_a_doubling_is_the_step_of_the_curve():
-  found = typical()
-  for size in (200.0, 6400.0, 25_600.0):
-    value, lo, hi = found.gain_per_doubling(size)
-    here, there = found.curve([size, 2 * size])
-    # The median of differences is not quite the difference of medians.
-    assert value == pytest.approx(there - here, rel=0.15)
-    assert lo < value < hi
-  truth = np.diff(bending([6400, 12_800]))[0]
-  _, lo, hi = found.gain_per_doubling(6400)
-  assert lo < truth < hi
-
-
-def test_the_gain_is_positive_where_it_gets_better():
-  loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
-  assert loss.gain_per_doubling(6400)[0] > 0
-  worse = fitted(SIZES, 0.9 - 0.1 * np.log10(SIZES), laws=('log_linear',))
-  assert worse.gain_per_doubling(6400)[0] == pytest.approx(-0.1 * np.log10(2), rel=0.01)
-
-
-def test_images_for_a_reachable_target():
-  sizes = np.repeat(SIZES, 3)
-  found = fitted(sizes, 1 - noisy(1 - bending(sizes), 0.01, 0))
-  answer = found.images_for(0.88)
-  truth = 10_000  # (2 / 0.02)^2, beyond the largest size
-  assert answer.lo < truth < answer.hi
-  assert answer.lo < answer.size < answer.hi < 10 * truth
-  assert answer.probability > 0.9
-  assert answer.words.startswith('accuracy 88.0% needs ')
-  # The curve itself gets there at that size.
-  assert found.curve(answer.size) == pytest.approx(0.88, abs=1e-3)
-
-
-def test_images_for_an_unreachable_target():
-  answer = typical().images_for(0.99)
-  assert np.isinf([answer.size, answer.lo, answer.hi]).all()
-  assert answer.probability < 0.05
-  assert 'not reachable' in answer.words
-  assert answer.limit_lo < answer.limit < answer.limit_hi < 0.99
-  assert answer.limit_lo < 0.9 < answer.limit_hi
-
-
-def test_images_for_a_target_already_met():
-  answer = typical().images_for(0.3)
-  assert (answer.size, answer.lo, answer.hi) == (50, 50, 50)
-  assert answer.probability == 1
-  between = typical().images_for(float(bending(400)))
-  assert 200 < between.lo < 400 < between.hi < 800
-
-
-def test_images_for_a_loss():
-  found = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss')
-  assert found.images_for(2.2).size == pytest.approx(1e4, rel=0.1)
-  assert 'not reachable' in found.images_for(0.5).words
-
-
-@pytest.mark.parametrize('target', [90, -0.1, np.nan, np.inf])
-def test_a_target_that_is_no_accuracy(target):
-  with pytest.raises(ValueError, match=r'target=.* is no accuracy'):
-    typical().images_for(target)
-  if not np.isfinite(target):
-    loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
-    with pytest.raises(ValueError, match='is no loss'):
-      loss.images_for(target)
-
-
-def test_the_better_curve_wins():
-  better = fitted(SIZES, 1 - noisy(0.97 - bending(), 0.01, 5), rng=1)
-  found = better.compare(typical())
-  assert (found.probability > 0.95).all()
-  assert found.crossing == found.sizes[0]
-  assert (found.lo > 0).all()
-  assert found.words.startswith('better from the smallest size on')
-  reverse = typical().compare(better)
-  assert (reverse.probability < 0.05).all()
-  assert np.isinf(reverse.crossing)
-  assert 'no size up to' in reverse.words
-
-
-def test_crossing_curves_cross_near_the_truth():
-  """0.05 + 4 / sqrt(n) is below 0.1 + 2 / sqrt(n) from 1600 images on."""
-  steeper = fitted(SIZES, 1 - noisy(0.05 + 4 * SIZES**-0.5, 0.01, 6), rng=1)
-  found = steeper.compare(typical())
-  assert found.crossing_lo < 1600 < found.crossing_hi
-  assert found.crossing == pytest.approx(1600, rel=0.25)
-  assert found.probability[0] < 0.05
-  assert found.probability[-1] > 0.95
-  asked = steeper.compare(typical(), [100, 20_000])
-  assert np.array_equal(asked.sizes, [100, 20_000])
-  truth = 0.05 - 2 * np.array([100, 20_000]) ** -0.5
-  assert (asked.lo < truth).all()
-  assert (truth < asked.hi).all()
-
-
-def test_a_curve_does_not_beat_itself():
-  found = typical().compare(typical())
-  # Half, to within the shape of the draws and the weight of ties.
-  assert np.median(found.probability) == pytest.approx(0.5, abs=0.05)
-  assert ((found.lo <= 0) & (found.hi >= 0)).all()
-
-
-def test_only_the_same_kind_compares():
-  loss = fitted(SIZES, 2 + 20 * SIZES**-0.5, kind='loss', laws=FEW)
-  with pytest.raises(ValueError, match='accuracy with one of loss'):
-    typical().compare(loss)
-
-
 def test_stopping_early_sees_only_the_small_sizes():
   sizes = np.repeat(SIZES, 2)
   values = 1 - noisy(1 - bending(sizes), 0.01, 7)
@@ -464,23 +273,6 @@ def test_stopping_early_sees_only_the_small_sizes():
   refused = fitted(sizes, values, **options).stopped_at(210)
   assert isinstance(refused, Refusal)
   assert '3 distinct sizes' in refused.reason
-
-
-@pytest.mark.parametrize('variance', [None, 1e-5 + 1e-3 / SIZES])
-@pytest.mark.parametrize('bounded', [True, False])
-def test_a_rolling_forecast_does_not_see_what_it_foretells(variance, bounded):
-  errors = noisy(1 - bending(), 0.01, 8)
-  data = ensemble.Data(SIZES, errors, variance, 10.0, (1e-5, 0.0), bounded=bounded)
-  rolled = ensemble.roll(data, tuple(LAWS))
-  assert rolled.origins == (4, 5, 6, 7)
-  rng = np.random.default_rng(0)
-  for place, origin in enumerate(rolled.origins):
-    later = np.append(errors[:origin], rng.uniform(0, 0.9, len(SIZES) - origin))
-    other = ensemble.roll(dataclasses.replace(data, errors=later), tuple(LAWS))
-    for k in range(place + 1):
-      assert np.array_equal(rolled.means[k], other.means[k])
-      assert np.array_equal(rolled.deviations[k], other.deviations[k])
-    assert not np.array_equal(rolled.scores, other.scores)
 
 
 # Curves that are not as they should be.
@@ -723,17 +515,3 @@ def test_no_curve_is_too_odd():
 def test_none_of_a_thousand_curves_is_too_odd():
   check_odd_curves(range(1000, 2000), FEW)
   check_odd_curves(range(2000, 2100), tuple(LAWS))
-
-
-def test_the_curve_is_drawn_from_where_it_follows_the_data():
-  rng = np.random.default_rng(3)
-  sizes = np.repeat(np.geomspace(100, 51200, 10), 3)
-  law = 0.08 + 5.0 * sizes**-0.45
-  whole = fit(sizes, law * (1 + 0.01 * rng.standard_normal(30)), kind='error')
-  assert isinstance(whole, Fit)
-  assert whole.follows == 100
-  # Too few updates at the two smallest sizes to leave chance.
-  stuck = np.where(sizes < 300, 0.9, law)
-  late = fit(sizes, stuck * (1 + 0.01 * rng.standard_normal(30)), kind='error')
-  assert isinstance(late, Fit)
-  assert late.follows > 200

@@ -5,8 +5,8 @@ import pytest
 
 from analysis.fit import Fit, fit
 from analysis.forecast import FACTORS, forecasts, grade, interaction, subtract
-from analysis.law_fit import Refusal
 from analysis.laws import LAWS
+from analysis.prediction import Refusal
 
 # For tests of anything but the forecast itself: one line, one curve.
 PAIR = ('log_linear', 'power_floor')
@@ -67,7 +67,6 @@ def test_a_forecast_is_what_the_fit_predicts():
     bands = found.predict(factor * 6400)
     assert (row.value, row.lo, row.hi) == (bands.value[0], bands.lo[0], bands.hi[0])
     assert (row.grade, row.grade_reason) == grade(found, row.size)
-  assert forecasts(found, 100)[0].size == 200
 
 
 def test_a_curve_that_turns_is_not_trusted():
@@ -142,6 +141,15 @@ def test_equal_depths_are_rarely_told_apart():
     found = interaction(two)
     shown += found.differences[0].words != 'no difference can be shown'
   assert shown <= 13  # mean 6, 3 standard deviations of a binomial of 60
+
+
+def test_equal_curves_without_noise_do_not_differ():
+  sizes = np.geomspace(50, 6400, 8)
+  values = 0.9 - 2 * sizes**-0.5
+  two = {depth: fit(sizes, values, laws=('log_linear',), draws=50) for depth in (8, 20)}
+  difference = interaction(two).differences[0]
+  assert difference.value == 0
+  assert difference.words == 'no difference can be shown'
 
 
 def test_a_depth_without_fit_is_named():

@@ -6,9 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import noise
-from analysis.law_fit import LawFit, as_error, fit_law, refusal, score_form
+from analysis.law_fit import LawFit, fit_law, refusal, score_form
 from analysis.laws import LAWS
 from analysis.noise import group, seed_variance
+from analysis.prediction import as_error
 
 SIZES = np.geomspace(50, 6400, 8)
 

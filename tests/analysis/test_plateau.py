@@ -2,20 +2,18 @@
 
 import numpy as np
 import pytest
+from curves import points_of
 
-from analysis import noise
 from analysis.fit import Fit, fit
-from analysis.law_fit import Refusal, fit_law
 from analysis.plateau import (
   LAW,
   Plateau,
-  Scaled,
   floor_interval,
   floor_test,
   plateau,
-  scaled,
   trend_test,
 )
+from analysis.prediction import Refusal
 
 RUNS = 80
 
@@ -28,15 +26,6 @@ def simulate(
   sizes = np.repeat(np.geomspace(100, 10_000, num_sizes).round(), seeds)
   curve = floor + amplitude * (sizes / 100) ** -c
   return sizes, curve * (1 + relative * rng.standard_normal(len(sizes)))
-
-
-def points_of(sizes: np.ndarray, errors: np.ndarray) -> Scaled:
-  points = noise.group(sizes, errors)
-  known = noise.known(points)
-  found = fit_law(
-    LAW, points, known, kind='error', draws=0, generator=np.random.default_rng(0)
-  )
-  return scaled(found, known)
 
 
 def answered(*data: np.ndarray, threshold: float | None = None, **options) -> Plateau:

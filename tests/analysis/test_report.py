@@ -9,14 +9,11 @@ import pytest
 
 from analysis import words
 from analysis.document import Paragraph, Table, to_html, to_markdown, to_text
-from analysis.figures import (
-  accuracy_against_depth,
-  accuracy_against_images,
-  save_figure,
-)
+from analysis.figures import save_figure
 from analysis.fit_table import fit_table, kind_of
 from analysis.laws import LAWS
 from analysis.report import write_fit_report, write_report
+from analysis.study_figures import accuracy_against_depth, accuracy_against_images
 
 
 def words_of(report) -> str:

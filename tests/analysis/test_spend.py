@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from analysis.fit import Fit, fit
-from analysis.law_fit import Refusal
+from analysis.prediction import Refusal
 from analysis.spend import Goal, Option, curves, next_runs, variance_after
 
 SIZES = np.geomspace(100, 10_000, 7).round()
