@@ -157,6 +157,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'model_devices': _integer(
     'model_devices', 1, 'devices that the classifier is split over'
   ),
+  'profile': _integer(
+    'profile', 0, 'updates to trace into WORKDIR/profile, for xprof', 0
+  ),
   'perf': _bool('perf', 'measure training steps of --config'),
   'roofline_share': _float(
     'roofline_share', 0.75, 'share of the modelled speed that a program reaches', 0.0

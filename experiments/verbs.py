@@ -189,7 +189,7 @@ def run_train(args: Args) -> int:
     lease,
     data_dir=args.data_dir,
     tensorboard=args.tensorboard,
-    layout=_layout(args),
+    options=_layout(args) | {'profile_steps': args.profile},
     stop=stop,
   )
   if state == 'failed':
@@ -382,7 +382,7 @@ VERBS = {
     'The config as it stands, without its sweep.',
     'scaling train --config=configs/digits.py --config.model.depth=14 '
     '--workdir=runs/one',
-    ('config', 'workdir', 'data_dir', 'tensorboard', *_LAYOUT),
+    ('config', 'workdir', 'data_dir', 'tensorboard', *_LAYOUT, 'profile'),
     run_train,
     ('config', 'workdir'),
   ),

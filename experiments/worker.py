@@ -77,7 +77,7 @@ def work(
         held.append(cell)
       else:
         run_cell(
-          lease, data_dir=data_dir, tensorboard=tensorboard, layout=layout, stop=stop
+          lease, data_dir=data_dir, tensorboard=tensorboard, options=layout, stop=stop
         )
     # What others hold is theirs to finish, and ours if they vanish.
     left = [c for c in held if ledger.read_status(c).state not in ('done', 'failed')]
@@ -90,7 +90,7 @@ def run_cell(
   *,
   data_dir: str | None,
   tensorboard: bool = False,
-  layout: dict[str, Any] | None = None,
+  options: dict[str, Any] | None = None,
   stop: threading.Event | None = None,
 ) -> str:
   """Trains a claimed cell and publishes how it ended; returns that state.
@@ -99,7 +99,7 @@ def run_cell(
     lease: on the cell.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
-    layout: `model_devices` and `fsdp` of `scaling.train.train`.
+    options: more of `scaling.train.train`, such as `model_devices` and `fsdp`.
     stop: when set, the cell is saved and left.
   """
   from scaling import train
@@ -118,7 +118,7 @@ def run_cell(
         data_dir=data_dir,
         tensorboard=tensorboard,
         should_stop=should_stop,
-        **(layout or {}),
+        **(options or {}),
       )
     except Stopped as why:
       state, reason = 'stopped', str(why)

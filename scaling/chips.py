@@ -158,3 +158,17 @@ CHIPS = {
     host_chips=8,
   ),
 }
+
+# What JAX calls them, as far as that differs from their names here.
+_KINDS = {
+  'TPU v5 lite': 'TPU v5e',
+  'TPU v5': 'TPU v5p',
+  'TPU v6 lite': 'TPU v6e',
+}
+
+
+def of_kind(device_kind: str) -> Chip | None:
+  """Returns the chip that JAX names so, such as 'TPU v5 lite' or 'NVIDIA H100 80GB HBM3'."""
+  names = {_KINDS.get(device_kind, device_kind), *device_kind.split()}
+  found = [chip for name, chip in CHIPS.items() if name in names]
+  return found[0] if found else None

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import cost, optim, sharding, step
+from scaling import cost, optim, sharding, speed, step
 from scaling.data import pipeline, sources
 
 _MATRIX = 2048  # rows of the square matrices whose product is timed
@@ -145,7 +145,7 @@ def measure(
     copy_bytes=_copy_bytes(),
     faults_per_step=faults,
     fault_seconds=_fault_seconds(),
-    peak_bytes=_peak_bytes(mesh.devices.flat[0]),
+    peak_bytes=speed.peak_bytes(mesh.devices.flat[0]),
   )
 
 
@@ -211,10 +211,3 @@ def _num_cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
-
-
-def _peak_bytes(device: Any) -> int:
-  stats = device.memory_stats()
-  if stats and 'peak_bytes_in_use' in stats:
-    return stats['peak_bytes_in_use']
-  return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -181,6 +181,7 @@ def train_step(
   )
   return new, {
     'loss': loss,
+    'param_norm': optax.tree.norm(params),
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate,
   }

@@ -23,8 +23,10 @@ from scaling.clock import Clock
 from scaling.data import pipeline, sources
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import classify
+from scaling.speed import Speed
 
 LOG = logging.getLogger('scaling')
+_WARM_UP = 5  # updates before a trace
 
 
 def train(
@@ -35,6 +37,7 @@ def train(
   tensorboard: bool = False,
   model_devices: int = 1,
   fsdp: bool = False,
+  profile_steps: int = 0,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
@@ -50,6 +53,8 @@ def train(
     tensorboard: also write event files.
     model_devices: how many devices share the classifier, see `scaling.sharding`.
     fsdp: split the state over the devices.
+    profile_steps: updates to trace into WORKDIR/profile, for xprof and TensorBoard; not
+      the first ones, which warm up.
     should_stop: asked after each update; True saves the state and stops. With several
       processes the answer of any one stops all, an update later.
 
@@ -112,6 +117,7 @@ def train(
       }
       done = last_saved = int(state.step)
       LOG.info('resuming at step %d of %d', done, num_steps)
+    began = done
     kept = -1 if restored is None else done
     if processes.is_first():
       metrics.cut_rows(rows_path, kept)
@@ -134,7 +140,7 @@ def train(
     batches = pipeline.prefetch(make_batch, done, num_steps)
     writer = metrics.Writer(workdir, tensorboard) if processes.is_first() else None
     votes = processes.Votes()
-    speed = _Speed(done, clock)
+    speed = Speed(done, clock, config, mesh)
     saved_at = time.monotonic()
     pending = None  # the newest update's metrics, still on their way
     try:
@@ -154,7 +160,7 @@ def train(
             values = _read(pending, done, checkpoints, config)
           pending = None
           if log_due:
-            row |= values | speed.measure(done, config.train.batch_size)
+            row |= values | speed.measure(done)
         if eval_due:
           with clock.measure('eval'):
             size = config.log.eval_batch_size
@@ -183,6 +189,12 @@ def train(
           checkpoints.wait()
           raise Stopped(f'saved at step {done} of {num_steps}')
 
+        if profile_steps and done - began in (_WARM_UP, _WARM_UP + profile_steps):
+          jax.block_until_ready(state)
+          if done - began == _WARM_UP:
+            jax.profiler.start_trace(str(workdir / 'profile'))
+          else:
+            jax.profiler.stop_trace()
         with clock.measure('train'):
           waited = batches.wait_seconds
           batch = next(batches)
@@ -271,19 +283,3 @@ def _read(
       f'{config.optim.lr:g} or a longer warm-up'
     )
   return read
-
-
-class _Speed:
-  """Images a second of training time, since the last measurement."""
-
-  def __init__(self, done: int, clock: Clock):
-    self._clock = clock
-    self._done, self._seconds = done, clock.seconds['train']
-
-  def measure(self, done: int, batch_size: int) -> dict[str, float]:
-    """Returns the rate since the last call."""
-    seconds = self._clock.seconds['train']
-    images = (done - self._done) * batch_size
-    rate = images / max(seconds - self._seconds, 1e-9)
-    self._done, self._seconds = done, seconds
-    return {'time/images_per_second': rate}
