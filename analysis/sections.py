@@ -1,10 +1,5 @@
 """The sections of a report below its answer: tables of results, fits, gains and origin."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import json
 from collections.abc import Mapping, Sequence
 
