@@ -9,8 +9,9 @@ from analysis import words
 from analysis.document import Block, Paragraph
 from analysis.fit import Fit
 from analysis.fit_table import GROUP, METRICS, Fits
-from analysis.forecast import Difference, Interaction, forecasts
+from analysis.forecast import forecasts
 from analysis.groups import names_of
+from analysis.interaction import Difference, Interaction
 from analysis.laws import Kind
 from analysis.results import Study
 

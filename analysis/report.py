@@ -42,8 +42,8 @@ from analysis.fit_table import (
   fit_table,
   predict_rows,
 )
-from analysis.forecast import Interaction, interaction
 from analysis.groups import names_of
+from analysis.interaction import Interaction, interaction
 from analysis.laws import Kind
 from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
 from analysis.prediction import Refusal
