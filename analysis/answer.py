@@ -1,10 +1,5 @@
 """The question of a study and the sentences that its fits can answer for."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,8 +9,9 @@ from analysis import words
 from analysis.document import Block, Paragraph
 from analysis.fit import Fit
 from analysis.fit_table import GROUP, METRICS, Fits
-from analysis.forecast import Difference, Interaction, forecasts
+from analysis.forecast import forecasts
 from analysis.groups import names_of
+from analysis.interaction import Difference, Interaction
 from analysis.laws import Kind
 from analysis.results import Study
 
@@ -109,16 +105,18 @@ def _difference_sentence(found: Difference, kind: Kind) -> str:
 
 def law_sentence(fits: Fits) -> str:
   """Returns how all laws and the log-linear one did at sizes they had not seen, or ''."""
-  pairs = [
-    (found.rolling_error, found.rolling_errors.get('log_linear'), found.kind)
+  tested = [
+    (found.rolling_error, found.rolling_errors['log_linear'], found.kind)
     for found in fits.values()
     if isinstance(found, Fit)
+    and found.rolling_error is not None
+    and 'log_linear' in found.rolling_errors
   ]
-  pairs = [pair for pair in pairs if pair[0] is not None and pair[1] is not None]
-  if not pairs:
+  if not tested:
     return ''
-  kind = pairs[0][2]
-  ours, line = (float(np.mean([pair[i] for pair in pairs])) for i in (0, 1))
+  kind = tested[0][2]
+  ours = float(np.mean([error for error, _, _ in tested]))
+  line = float(np.mean([error for _, error, _ in tested]))
   return (
     'Shown the smaller sizes only and asked for the largest, all laws together missed '
     f'by {words.gain(ours, kind, False)}{words.points(kind)} on average and the '

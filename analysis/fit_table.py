@@ -5,11 +5,6 @@ short is refused by itself and the others are fitted all the same. No curve know
 another, so adding one changes none.
 """
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import dataclasses
 import math
 import zlib

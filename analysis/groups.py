@@ -1,20 +1,19 @@
 """Which rows of a table are one curve, and what that curve is called."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-Key = tuple[Hashable, ...]
+Key = tuple[Any, ...]
 
 
 def curves_of(table: pd.DataFrame, group: Sequence[str]) -> dict[Key, pd.DataFrame]:
   """The rows of each combination of the `group` columns, in the order of the keys."""
   if not group:
     return {(): table}
-  grouped: Any = table.groupby(list(group), sort=True)
-  return {key_of(key): rows for key, rows in grouped}
+  return {key_of(key): rows for key, rows in table.groupby(list(group), sort=True)}
 
 
 def key_of(values: Iterable[Any]) -> Key:
@@ -43,6 +42,6 @@ def names_of(fits: Mapping[Key, Any], group: Sequence[str]) -> dict[Key, str]:
   return {key: series_label(key, group, keys) if group else 'all' for key in keys}
 
 
-def _plain(value: Any) -> Hashable:
+def _plain(value: Any) -> Any:
   value = value.item() if isinstance(value, np.generic) else value
   return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -5,11 +5,6 @@ WORKDIR/report, so a report can be made at any time, also of a study half done, 
 reports of equal results are equal.
 """
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import dataclasses
 import os
 import pathlib
@@ -30,6 +25,7 @@ from analysis.document import (
   to_markdown,
   to_text,
 )
+from analysis.drawing import Scale
 from analysis.evidence_figures import (
   images_figure,
   residual_figure,
@@ -46,8 +42,8 @@ from analysis.fit_table import (
   fit_table,
   predict_rows,
 )
-from analysis.forecast import Interaction, interaction
 from analysis.groups import names_of
+from analysis.interaction import Interaction, interaction
 from analysis.laws import Kind
 from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
 from analysis.prediction import Refusal
@@ -218,7 +214,8 @@ def _fit_figures(
 ) -> list[pathlib.Path]:
   """All curves in two scales; for the first few, the evidence behind each."""
   paths: list[pathlib.Path] = []
-  for scale, stem in (('score', 'curves'), ('error', 'curves_error')):
+  stems: dict[Scale, str] = {'score': 'curves', 'error': 'curves_error'}
+  for scale, stem in stems.items():
     figure = curves_figure(
       fits, group=group, scale=scale, title=metric, metric=metric, table=table
     )
@@ -248,7 +245,7 @@ def _interactions(fits: Fits) -> dict[int, Interaction]:
   """By width: depths are compared at one width."""
   by_width: dict[int, dict[int, Fit | Refusal]] = {}
   for (depth, width), found in fits.items():
-    by_width.setdefault(width, {})[depth] = found  # pyright: ignore
+    by_width.setdefault(width, {})[depth] = found
   return {width: interaction(found) for width, found in by_width.items()}
 
 

@@ -5,11 +5,6 @@ every later step works on a plain table and does not know where it came from. Th
 study's folders are read afresh each time: they are the only truth.
 """
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import dataclasses
 import json
 import math

@@ -1,10 +1,5 @@
 """The sections of a report below its answer: tables of results, fits, gains and origin."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import json
 from collections.abc import Mapping, Sequence
 
@@ -15,8 +10,9 @@ from analysis import words
 from analysis.document import Block, Code, Heading, Paragraph, Table
 from analysis.fit import SHOWN, Fit
 from analysis.fit_table import GROUP, METRICS, Fits
-from analysis.forecast import Interaction, forecasts
+from analysis.forecast import forecasts
 from analysis.groups import Key, names_of
+from analysis.interaction import Interaction
 from analysis.law_fit import LawFit
 from analysis.laws import LAWS, Kind
 from analysis.prediction import Refusal

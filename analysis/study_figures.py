@@ -1,10 +1,5 @@
 """The two figures of a study: accuracy against images, and against depth."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import itertools
 from collections.abc import Mapping, Sequence
 

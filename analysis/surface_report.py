@@ -1,10 +1,5 @@
 """Fits surfaces of data size and model size to a table, and writes what they say."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false, reportOperatorIssue=false, reportIndexIssue=false
-
 import json
 import math
 import os

@@ -1,10 +1,5 @@
 """What is odd about the curves of a table, but no reason to refuse it."""
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false
-
 from collections.abc import Iterator, Sequence
 
 import numpy as np

@@ -6,11 +6,6 @@ command line (`--value`). What can only be odd, such as a curve that gets worse 
 data, is left to `analysis.table_notes`.
 """
 
-# pandas types most results as "frame or series or scalar", which no code can satisfy.
-# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
-# pyright: reportCallIssue=false, reportGeneralTypeIssues=false
-# pyright: reportReturnType=false
-
 import math
 import os
 import pathlib

@@ -21,7 +21,7 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   from sklearn.datasets import load_digits
 
   pixels, labels = map(np.asarray, load_digits(return_X_y=True))
-  pixels = pixels.reshape(-1, 8, 8, 1)
+  pixels, labels = pixels.reshape(-1, 8, 8, 1), labels.astype(np.int64)
   images = np.rint(pixels * (255 / 16)).astype(np.uint8)  # the set counts to 16
   table = one_label(labels, data.max_labels)
   names = [str(digit) for digit in range(10)]
