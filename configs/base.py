@@ -27,6 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
+  # CSV file of child,parent class names, in --data_dir or by its whole path: an image
+  # then has all classes above its own, within max_labels. Empty: its own alone.
+  data.hierarchy = ''
   data.image_size = 32  # pixels, height and width at the network's input
   data.channels = 3  # 1: grey, 3: colour
   data.num_images = 0  # size of the training subset; 0 takes the whole set

@@ -97,6 +97,7 @@ _NOT_COMPILED = (
   'data.test_fraction',
   'data.image_key',
   'data.label_key',
+  'data.hierarchy',
   'data.num_images',
   'data.subset',
   'data.subset_seed',
