@@ -26,6 +26,7 @@ GROUP = ('depth', 'width')  # what tells the curves of a study apart
 METRICS = {
   'test/top1': 'test top-1 accuracy',
   'test/top5': 'test top-5 accuracy',
+  'test/map100': 'test mAP at 100',
   'test/loss': 'test loss (nats)',
 }
 

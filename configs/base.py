@@ -27,6 +27,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
+  # CSV file of child,parent class names, in --data_dir or by its whole path: an image
+  # then has all classes above its own, within max_labels. Empty: its own alone.
+  data.hierarchy = ''
   data.image_size = 32  # pixels, height and width at the network's input
   data.channels = 3  # 1: grey, 3: colour
   data.num_images = 0  # size of the training subset; 0 takes the whole set
@@ -63,6 +66,9 @@ def get_config() -> ml_collections.ConfigDict:
   # How convolutions, norms and pooling are written, never what they compute.
   model.ops = 'auto'  # auto: cpu on CPUs, else native | native: XLA's own | cpu: faster
   model.scan = False  # resnet: compile equal blocks once; deep ones compile sooner
+  # resnet, xception: batch norm over groups of so many images in a row, 32 a worker in
+  # 2017; 0: over the global batch (part, with train.accumulate_steps).
+  model.ghost_batch = 0
   # Outputs of the head are filled up to a multiple, so that they tile and split evenly.
   model.head_multiple = 1
   model.head_bias = 0.0  # -10 keeps a large sigmoid head quiet at the start
@@ -116,5 +122,6 @@ def get_config() -> ml_collections.ConfigDict:
   checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
   checkpoint.keep = 2  # newest checkpoints that stay on disk
   checkpoint.keep_every_steps = 0  # whole multiples are saved and stay too; 0: none
-  checkpoint.best = 'none'  # or the best by test/top1, test/top5, test/loss stays too
+  # or the best by test/top1, test/top5, test/loss, test/map100 stays too
+  checkpoint.best = 'none'
   return config

@@ -7,7 +7,8 @@ set, prepared for TFDS as ArrayRecord with a sequence of labels per image.
 
 The 2017 run was asynchronous: 50 workers, each with batches of 32, each update by one
 of them. This is its synchronous reading at the same batch. On a pod raise batch_size,
-and optim.lr with it; the schedule counts images and follows.
+and optim.lr with it; the schedule counts images and follows. model.ghost_batch=32 then
+keeps the statistics of batch norm those of one worker's step.
 """
 
 import itertools

@@ -7,6 +7,7 @@ is its resolved config: two sweeps that share a cell share its folder's name.
 import copy
 import dataclasses
 import json
+import math
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -92,7 +93,7 @@ def shrink(
     data.source = 'made_up'
     data.made_up_train, data.made_up_test = 256, 32
     data.image_size = min(data.image_size, size)
-    data.resize_short = 0
+    data.resize_short, data.hierarchy = 0, ''
     config.log.eval_batch_size = 16
   elif data.source == 'tfds' and '[' not in data.train_split + data.test_split:
     data.train_split += '[:256]'
@@ -100,6 +101,8 @@ def shrink(
     config.log.eval_batch_size = 16
   config.update_from_flattened_dict(network)
   config.train.batch_size = 16
+  if config.model.ghost_batch:
+    config.model.ghost_batch = math.gcd(config.model.ghost_batch, 16)
   if config.train.steps:
     config.train.steps = 4
   else:

@@ -23,6 +23,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import ledger, sweep
+from scaling import metrics
 from scaling.errors import Stopped, UserError
 
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
@@ -129,10 +130,25 @@ def run_cell(
       LOG.error('%s', traceback.format_exc())
       lines = str(error).splitlines() or ['']
       state, reason = 'failed', f'{type(error).__name__}: {lines[0]}'
+      # So XLA calls it, on all devices and when it compiles too.
+      if 'RESOURCE_EXHAUSTED' in lines[0] or isinstance(error, MemoryError):
+        reason = f'{out_of_memory(lease.cell)} ({reason})'
     LOG.info('%s%s', state, f': {reason}' if reason else '')
     with contextlib.suppress(ledger.LeaseLostError):
       lease.end(state, reason)
   return state
+
+
+def out_of_memory(cell: pathlib.Path) -> str:
+  """Returns when a cell ran out of memory, and what to try."""
+  train = json.loads((cell / 'config.json').read_text())['train']
+  step = metrics.last_row(cell / 'metrics.jsonl').get('step')
+  when = 'before the first row of metrics' if step is None else f'after step {step}'
+  return (
+    f'out of memory {when}; try a train.batch_size below {train["batch_size"]}, '
+    f'train.accumulate_steps above {train["accumulate_steps"]}, or '
+    'model.dtype=bfloat16'
+  )
 
 
 def log_to_stdout() -> None:

@@ -64,6 +64,7 @@ def check(config: ConfigDict) -> None:
       f'model.scan=True is for a resnet, whose stages repeat a block, and not for '
       f'model.name={model.name}; leave it out'
     )
+  _check_ghost_batch(config)
   if name == 'vit':
     _check_vit(model, size)
   elif size < _STRIDES[name]:
@@ -71,6 +72,27 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'data.image_size={size} is too small for the {_called(model)}, whose strides '
       f'divide it by {_STRIDES[name]}; use {_STRIDES[name]} or more{way_out}'
+    )
+
+
+def _check_ghost_batch(config: ConfigDict) -> None:
+  model, train = config.model, config.train
+  if not model.ghost_batch:
+    return
+  if model.name not in ('resnet', 'xception'):
+    raise UserError(
+      f'model.ghost_batch={model.ghost_batch} is for networks with batch norm, and '
+      f'model.name={model.name} has none; use 0'
+    )
+  rows = train.batch_size // train.accumulate_steps
+  if rows % model.ghost_batch:
+    fits = [n for n in range(1, rows + 1) if rows % n == 0]
+    below = max(n for n in fits if n < model.ghost_batch)
+    above = [n for n in fits if n > model.ghost_batch][:1]
+    parts = ' part' if train.accumulate_steps > 1 else ''
+    raise UserError(
+      f'model.ghost_batch={model.ghost_batch} does not divide the {rows} images of a '
+      f'batch{parts}; use {" or ".join(map(str, [below, *above]))}'
     )
 
 

@@ -35,7 +35,7 @@ _CHOICES = {
     'rsqrt',
     'constant',
   ),
-  'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss'),
+  'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss', 'test/map100'),
 }
 _POSITIVE = (
   'data.num_classes',
@@ -62,6 +62,7 @@ _NOT_NEGATIVE = (
   'data.pad_crop',
   'model.heads',
   'model.mlp_dim',
+  'model.ghost_batch',
   'log.eval_every_steps',
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
@@ -96,6 +97,7 @@ _NOT_COMPILED = (
   'data.test_fraction',
   'data.image_key',
   'data.label_key',
+  'data.hierarchy',
   'data.num_images',
   'data.subset',
   'data.subset_seed',
@@ -180,6 +182,11 @@ def check(config: ConfigDict) -> None:
     raise UserError(
       f'optim.name={config.optim.name} takes the norm of each kernel, and '
       'model.scan=True stacks them; leave model.scan out'
+    )
+  if config.train.loss == 'softmax' and config.checkpoint.best == 'test/map100':
+    raise UserError(
+      'checkpoint.best=test/map100 needs train.loss=sigmoid; with one label an image '
+      'use test/top1'
     )
   if config.train.loss == 'sigmoid' and config.train.label_smoothing:
     raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')

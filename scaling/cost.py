@@ -68,7 +68,7 @@ class Network:
     shortcuts: numbers added from shortcuts.
     pooled: numbers read, and numbers written, by pooling.
     params: trained parameters.
-    norm_channels: channels of all batch norms.
+    norm_channels: channels of all batch norms over the global batch.
     opt_state_bytes: of the optimiser's state.
   """
 
@@ -120,9 +120,9 @@ def _network(key: str) -> Network:
     pooled=(pooled[0], pooled[1]),
     params=sum(math.prod(x.shape) for x in jax.tree.leaves(variables['params'])),
     # A mean and a variance each.
-    norm_channels=sum(
-      math.prod(x.shape) for x in jax.tree.leaves(variables['batch_stats'])
-    )
+    norm_channels=0
+    if config.model.ghost_batch
+    else sum(math.prod(x.shape) for x in jax.tree.leaves(variables['batch_stats']))
     // 2,
     opt_state_bytes=sum(
       math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(opt_state)

@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from scaling import config as config_lib
 from scaling import losses, models, optim, sharding
 from scaling.data import augment
+from scaling.evals import multilabel
 
 
 @jax.tree_util.register_dataclass
@@ -210,7 +211,9 @@ def eval_step(
 ) -> dict[str, Average]:
   """Adds a batch of test images to the sums.
 
-  An image counts for top-k when one of its labels is among its k highest logits.
+  An image counts for top-k when one of its labels is among its k highest logits. With
+  several labels an image 'map100' is the mean average precision at 100, or at as many
+  classes as there are.
 
   Args:
     config: only the fields of its program key are read.
@@ -225,20 +228,23 @@ def eval_step(
   logits, _ = models.build(config).apply(variables, images, False)
   labels = batch['labels']
   loss = getattr(losses, config.train.loss)(logits, labels)
-  _, best = jax.lax.top_k(logits, min(5, data.num_classes))
-  hits = (best[:, :, None] == labels[:, None, :]).any(2)
+  _, hits = multilabel.top_hits(logits, labels, min(5, data.num_classes))
   values = {'loss': loss, 'top1': hits[:, 0], 'top5': hits.any(1)}
-  return {
-    name: sums[name].merge(
-      Average.from_model_output(value.astype(jnp.float32), mask=batch['mask'])
-    )
+  new = {
+    name: Average.from_model_output(value.astype(jnp.float32), mask=batch['mask'])
     for name, value in values.items()
   }
+  if config.train.loss == 'sigmoid':
+    total, count = multilabel.average_precision(
+      logits, labels, batch['mask'], min(100, data.num_classes)
+    )
+    new['map100'] = Average(total=total, count=count)  # pyright: ignore
+  return sums | {name: sums[name].merge(value) for name, value in new.items()}
 
 
 def no_sums() -> dict[str, Average]:
-  """Returns the sums over no test image."""
-  return {name: Average.empty() for name in ('loss', 'top1', 'top5')}
+  """Returns the sums over no test image; what is not measured stays so."""
+  return {name: Average.empty() for name in ('loss', 'top1', 'top5', 'map100')}
 
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:

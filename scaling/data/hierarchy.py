@@ -4,11 +4,16 @@ The 2017 labels came with a hierarchy of classes, and an image of a class counts
 class above it. Classes may have several parents.
 """
 
+import csv
+import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from scaling import config as config_lib
+from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
 
 Ids = NDArray[np.int32]
@@ -96,3 +101,60 @@ def close(labels: ArrayLike, table: Ids, max_labels: int) -> Ids:
   places = new.cumsum(1)[rows, columns] - 1
   closed[rows, places] = wide[rows, columns]
   return closed
+
+
+def read_links(path: pathlib.Path, names: Sequence[str]) -> list[tuple[int, int]]:
+  """Returns the pairs of child and parent that a CSV file names, one a line.
+
+  A first line 'child,parent' is passed over.
+
+  Args:
+    path: of the file, UTF-8.
+    names: of the classes, in the order of their ids.
+
+  Raises:
+    UserError: for a file that cannot be read, and naming the line that is no pair of
+      classes.
+  """
+  ids = {name: i for i, name in enumerate(names)}
+  try:
+    with path.open(encoding='utf-8', newline='') as file:
+      rows = list(csv.reader(file))
+  except (OSError, UnicodeDecodeError, csv.Error) as error:
+    raise UserError(f'data.hierarchy: {path} cannot be read ({error})') from error
+  links = []
+  for number, row in enumerate(rows, start=1):
+    if not row or (number == 1 and row == ['child', 'parent']):
+      continue
+    if len(row) != 2:
+      raise UserError(f'{path}, line {number}: {row} is no pair child,parent')
+    for name in row:
+      if name not in ids:
+        raise UserError(
+          f'{path}, line {number}: {name!r} is no class of the set.'
+          + config_lib.suggest(name, ids)
+        )
+    links.append((ids[row[0]], ids[row[1]]))
+  return links
+
+
+def close_split(split: Split, path: pathlib.Path, max_labels: int) -> Split:
+  """Returns the part with the labels closed over the links in a file.
+
+  Raises:
+    UserError: as `read_links` and `ancestors` do, and when a class and all above it
+      have no room in `max_labels`.
+  """
+  links = read_links(path, split.label_names)
+  table = ancestors(links, split.num_classes, split.label_names)
+  if (needed := table.shape[1]) > max_labels:
+    deepest = split.label_names[int((table >= 0).sum(1).argmax())]
+    raise UserError(
+      f'data.max_labels={max_labels} is too small for {deepest!r} with all classes '
+      f'above it; set data.max_labels={needed} or more'
+    )
+  return dataclasses.replace(
+    split,
+    labels=lambda ids: close(split.labels(ids), table, max_labels),
+    fingerprint=fingerprint(split.fingerprint, links),
+  )

@@ -5,11 +5,12 @@ differ in subset and seeds, which do not enter here.
 """
 
 import functools
+import pathlib
 
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from scaling.data import digits, folder, idx, made_up, tfds
+from scaling.data import digits, folder, hierarchy, idx, made_up, tfds
 from scaling.data.split import Split
 from scaling.errors import UserError
 
@@ -33,6 +34,7 @@ _FIELDS = (
   'label_key',
   'num_classes',
   'max_labels',
+  'hierarchy',
   'image_size',
   'channels',
   'made_up_train',
@@ -63,6 +65,11 @@ def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   train, test = _SOURCES[data.source].load(data, data_dir)
   _check(train, data, data.train_split)
   _check(test, data, data.test_split)
+  if data.hierarchy:
+    path = pathlib.Path(data_dir or '.').expanduser() / data.hierarchy
+    train, test = (
+      hierarchy.close_split(split, path, data.max_labels) for split in (train, test)
+    )
   return train, test
 
 

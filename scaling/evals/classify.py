@@ -13,6 +13,8 @@ def evaluate(
 ) -> dict[str, float]:
   """Returns the means over all test images, and how many there were.
 
+  A metric that no image counts for is left out.
+
   Args:
     program: whose eval step to run.
     state: of the network.
@@ -25,5 +27,9 @@ def evaluate(
     # device's memory, and on several CPU devices starves the threads that must meet.
     jax.block_until_ready(before)
   sums = jax.device_get(sums)
-  means = {f'test/{k}': float(s.total) / float(s.count) for k, s in sums.items()}
+  means = {
+    f'test/{name}': float(each.total) / float(each.count)
+    for name, each in sums.items()
+    if each.count
+  }
   return {**means, 'test/num_images': int(sums['loss'].count)}

@@ -41,6 +41,7 @@ def _resnet(model: ConfigDict, **shared: Any) -> nn.Module:
     bottleneck_factor=model.bottleneck_factor,
     ops=choose_ops(model.ops, jax.default_backend()),
     scan=model.scan,
+    ghost_batch=model.ghost_batch,
     **shared,
   )
 
@@ -62,8 +63,7 @@ def _vit(model: ConfigDict, **shared: Any) -> nn.Module:
 
 
 def _xception(model: ConfigDict, **shared: Any) -> nn.Module:
-  del model
-  return xception.Xception(**shared)
+  return xception.Xception(ghost_batch=model.ghost_batch, **shared)
 
 
 _MODULES = {'resnet': _resnet, 'bit': _bit, 'vit': _vit, 'xception': _xception}

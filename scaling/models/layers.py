@@ -56,13 +56,18 @@ class Conv(nn.Module):
 class BatchNorm(nn.Module):
   """Batch norm, then the shortcut added, then ReLU: one pass over memory.
 
-  The statistics are over the global batch; running ones are kept for evaluation.
+  The statistics are over the global batch or, with `ghost_batch` n, over each n images
+  in a row (Hoffer et al. 2017, algorithm 1): which they are does not depend on the
+  devices. The running ones, kept for evaluation, follow the batch's mean and variance,
+  or the means over the groups of these two; how the groups' means differ among
+  themselves is in neither.
   """
 
   train: bool
   relu: bool = True
   scale_init: Any = nn.initializers.ones
   ops: str = 'native'
+  ghost_batch: int = 0
   momentum: float = 0.9
   epsilon: float = 1e-5
 
@@ -84,9 +89,21 @@ class BatchNorm(nn.Module):
         relu=self.relu,
         epsilon=self.epsilon,
       )
-    y, mean, var = OPS[self.ops].batch_norm(
-      x, scale, bias, shortcut, self.relu, self.epsilon
-    )
+    y, mean, var = self._by_group(x, scale, bias, shortcut)
     for running, new in ((running_mean, mean), (running_var, var)):
       running.value = self.momentum * running.value + (1 - self.momentum) * new
     return y
+
+  def _by_group(self, x, scale, bias, shortcut):
+    def norm(x, shortcut):
+      batch_norm = OPS[self.ops].batch_norm
+      return batch_norm(x, scale, bias, shortcut, self.relu, self.epsilon)
+
+    if self.ghost_batch in (0, len(x)):
+      return norm(x, shortcut)
+    # Groups of rows side by side: devices that hold whole groups need not meet.
+    grouped = jax.tree.map(
+      lambda rows: rows.reshape(-1, self.ghost_batch, *rows.shape[1:]), (x, shortcut)
+    )
+    y, mean, var = jax.vmap(norm)(*grouped)
+    return y.reshape(x.shape), mean.mean(0), var.mean(0)

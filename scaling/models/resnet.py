@@ -48,12 +48,15 @@ class Block(nn.Module):
   dtype: Any
   bottleneck_factor: int
   ops: str
+  ghost_batch: int
   train: bool
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     conv = functools.partial(Conv, dtype=self.dtype, ops=self.ops)
-    norm = functools.partial(BatchNorm, train=self.train, ops=self.ops)
+    norm = functools.partial(
+      BatchNorm, train=self.train, ops=self.ops, ghost_batch=self.ghost_batch
+    )
     out_features = self.features * (4 if self.bottleneck else 1)
     y = x
     if self.bottleneck:
@@ -90,13 +93,16 @@ class ResNet(nn.Module):
   bottleneck_factor: int = 1
   ops: str = 'native'
   scan: bool = False
+  ghost_batch: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     small = self.form == 'small'
     conv = functools.partial(Conv, dtype=self.dtype, ops=self.ops, name='stem')
     x = conv(self.width, 3)(x) if small else conv(self.width, 7, 2)(x)
-    x = BatchNorm(train=train, ops=self.ops, name='stem_norm')(x)
+    x = BatchNorm(
+      train=train, ops=self.ops, ghost_batch=self.ghost_batch, name='stem_norm'
+    )(x)
     if not small:
       x = OPS[self.ops].max_pool(x)
     for i, num_blocks in enumerate(stages(self.form, self.depth)):
@@ -108,6 +114,7 @@ class ResNet(nn.Module):
         dtype=self.dtype,
         bottleneck_factor=self.bottleneck_factor,
         ops=self.ops,
+        ghost_batch=self.ghost_batch,
         train=train,
       )
       x = block(stride=2 if i else 1, name=f'stage{i + 1}_block1')(x)

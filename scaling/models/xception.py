@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import he_normal
+from scaling.models.layers import BatchNorm, he_normal
 
 
 def _depthwise_he_normal(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
@@ -26,6 +26,7 @@ class SeparableConv(nn.Module):
 
   features: int
   dtype: Any
+  ghost_batch: int
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -39,7 +40,7 @@ class SeparableConv(nn.Module):
       name='depthwise',
     )(x)
     x = conv(self.features, (1, 1), kernel_init=he_normal, name='pointwise')(x)
-    return _batch_norm(train, self.dtype, name='norm')(x)
+    return BatchNorm(train, relu=False, ghost_batch=self.ghost_batch, name='norm')(x)
 
 
 class Xception(nn.Module):
@@ -50,16 +51,17 @@ class Xception(nn.Module):
   num_classes: int
   head_bias: float = 0.0
   dtype: Any = jnp.float32
+  ghost_batch: int = 0
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     conv = functools.partial(
       nn.Conv, use_bias=False, kernel_init=he_normal, dtype=self.dtype
     )
-    norm = functools.partial(_batch_norm, train, self.dtype)
+    norm = functools.partial(BatchNorm, train, relu=False, ghost_batch=self.ghost_batch)
 
     def separable(features, name):
-      return SeparableConv(features, self.dtype, name=name)
+      return SeparableConv(features, self.dtype, self.ghost_batch, name=name)
 
     def shrink(x, features, name, relu=True):
       """A block with the features of its two layers, at half the resolution."""
@@ -95,13 +97,3 @@ class Xception(nn.Module):
       dtype=jnp.float32,
       name='head',
     )(x)
-
-
-def _batch_norm(train: bool, dtype: Any, name: str) -> nn.BatchNorm:
-  return nn.BatchNorm(
-    use_running_average=not train,
-    momentum=0.9,
-    epsilon=1e-5,
-    dtype=dtype,
-    name=name,
-  )

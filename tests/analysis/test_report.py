@@ -272,3 +272,21 @@ def test_renderings_escape():
   assert '&lt;b&gt;' in to_html('t & u', blocks)
   assert r'y\|z' in to_markdown('t', blocks)
   assert 'a < b' in to_text('t', blocks)
+
+
+def test_average_precision_is_a_metric_among_the_others(make_study):
+  folder = make_study(depths=(8,))
+  for path in folder.glob('cells/*/metrics.jsonl'):
+    # Half of the top-1, only to have numbers.
+    text = re.sub(
+      r'"test/top1": ([\d.]+)',
+      lambda m: f'{m[0]}, "test/map100": {float(m[1]) / 2}',
+      path.read_text(),
+    )
+    path.write_text(text)
+  report = write_report(folder)
+  fits = pd.read_csv(report.folder / 'fits.csv')
+  assert set(fits['metric']) == {'test/top1', 'test/top5', 'test/loss', 'test/map100'}
+  assert set(fits['status']) == {'fitted'}
+  assert kind_of('test/map100') == 'accuracy'
+  assert 'top-1' in report.text  # what the answer is about stays what it was

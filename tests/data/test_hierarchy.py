@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.data import hierarchy
+from scaling.data import hierarchy, sources
 from scaling.errors import UserError
 
 # 0 thing <- 1 fruit <- 2 apple; 0 <- 3 red <- 2 as well; 4 alone
@@ -95,3 +95,68 @@ def test_ids_that_are_no_class():
     hierarchy.ancestors([(5, 0)], 5)
   with pytest.raises(UserError, match='label 5 is none of 5 classes'):
     hierarchy.close([[5]], hierarchy.ancestors(LINKS, 5), 4)
+
+
+@pytest.fixture
+def of_set(data, tmp_path):
+  """Returns the parts of a made-up set of five classes under a hierarchy."""
+  data.update(dict(num_classes=5, max_labels=5, made_up_train=40, made_up_test=9))
+
+  def load(text, **fields):
+    (tmp_path / 'tree.csv').write_text(text)
+    sources._load.cache_clear()  # the file's content is no part of what is asked for
+    data.update({'hierarchy': 'tree.csv', **fields})
+    return sources.load(data, str(tmp_path))
+
+  return load
+
+
+NAMED = ''.join(f'class {child},class {parent}\n' for child, parent in LINKS)
+
+
+@pytest.mark.parametrize('head', ['', 'child,parent\n'])
+def test_a_set_is_closed_over_its_file(of_set, data, head):
+  parts = of_set(head + NAMED + '\n')
+  data.hierarchy = ''
+  plain = sources.load(data)
+  table = hierarchy.ancestors(LINKS, 5)
+  for closed, split in zip(parts, plain, strict=True):
+    ids = np.arange(split.num_images)
+    expected = hierarchy.close(split.labels(ids), table, 5)
+    assert (expected != split.labels(ids)).any()
+    np.testing.assert_array_equal(closed.labels(ids), expected)
+    np.testing.assert_array_equal(closed.images(ids[:3]), split.images(ids[:3]))
+    assert closed.fingerprint != split.fingerprint
+  assert of_set(NAMED)[0].fingerprint == parts[0].fingerprint
+  assert of_set(NAMED + 'class 4,class 0\n')[0].fingerprint != parts[0].fingerprint
+
+
+def test_a_whole_path_needs_no_folder(of_set, data, tmp_path):
+  of_set(NAMED)
+  data.hierarchy = str(tmp_path / 'tree.csv')
+  assert sources.load(data)[0].labels(np.arange(40)).max() == 4
+
+
+@pytest.mark.parametrize(
+  ('text', 'message'),
+  [
+    ('class 1,clas 0\n', "tree.csv, line 1: 'clas 0' is no class of .*mean .class 0"),
+    ('child,parent\nclass 1\n', r"tree.csv, line 2: \['class 1'\] is no pair"),
+    (
+      'class 1,class 0\nclass 0,class 1\n',
+      'goes round: class 0 -> class 1 -> class 0',
+    ),
+    (
+      NAMED,
+      "max_labels=3 is too small for 'class 2' with .* set data.max_labels=4 or more",
+    ),
+  ],
+)
+def test_files_that_are_no_hierarchy_are_refused(of_set, text, message):
+  with pytest.raises(UserError, match=message):
+    of_set(text, max_labels=3)
+
+
+def test_a_file_that_is_not_there_is_named(of_set):
+  with pytest.raises(UserError, match=r'data\.hierarchy: .*none\.csv cannot be read'):
+    of_set(NAMED, hierarchy='none.csv')

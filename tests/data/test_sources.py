@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from scaling.data import sources
+from scaling.data import sources, tfds
 from scaling.errors import UserError
 
 FASHION = pathlib.Path('/usr/share/datasets/fashion-mnist')
@@ -278,6 +278,8 @@ def test_idx_bad_input(on_idx, tmp_path):
   refuses(r"labels-idx1-ubyte starts with ''", labels, b'')
   refuses(r'has 7 bytes of data where its header promises 8', labels, plain[:-1])
   short = idx_bytes(np.zeros(7, np.uint8))
+  beyond = idx_bytes(np.array([0, 1, 2, 3, 0, 1, 2, 9], np.uint8))
+  refuses(r'data\.num_classes=4 but .* has 10 classes', labels, beyond)
   refuses(r'8 images but train-labels-idx1-ubyte 7 labels', labels, short)
   labels.unlink()
   assert not sources.at_hand(on_idx, str(tmp_path))
@@ -398,6 +400,20 @@ def test_tfds_several_labels(on_tfds, tfds_dir):
     UserError, match=r'data\.max_labels=1 .*has 2; set it to 2 or more'
   ):
     sources.load(on_tfds, str(tfds_dir))
+
+
+def test_labels_beyond_the_head_are_refused():
+  def pad(labels):
+    return tfds._pad_labels(labels, 5, 2, lambda row: f'image {row} of birds')
+
+  assert pad([[4, 0], [], [2, 2]]).tolist() == [[4, 0], [-1, -1], [2, -1]]
+  for wrong in (5, 99, -1):
+    with pytest.raises(UserError) as error:
+      pad([[0], [4, wrong]])
+    assert str(error.value) == (
+      f'image 1 of birds has label {wrong}, outside 0..4; use a split with labels, or '
+      'prepare the set anew'
+    )
 
 
 def test_tfds_of_many_shapes(on_tfds, tfds_dir):

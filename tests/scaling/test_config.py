@@ -96,6 +96,15 @@ def test_a_schedule_longer_than_the_run_is_refused():
   )
 
 
+def test_average_precision_is_of_several_labels():
+  config = base.get_config()
+  config.checkpoint.best = 'test/map100'
+  with pytest.raises(UserError, match=r'test/map100 needs train\.loss=sigmoid'):
+    config_lib.check(config)
+  config.train.loss = 'sigmoid'
+  config_lib.check(config)
+
+
 def test_smoothing_is_refused_with_sigmoid():
   config = base.get_config()
   config.train.loss, config.train.label_smoothing = 'sigmoid', 0.1
@@ -232,6 +241,7 @@ def test_program_key_ignores_what_is_an_argument_of_the_program():
   key = config_lib.program_key(config)
   for name, value in {
     'data.num_images': 100,
+    'data.hierarchy': 'tree.csv',
     'optim.lr': 0.7,
     'optim.warmup_fraction': 0.5,
     'optim.warmup_steps': 5,
@@ -255,6 +265,9 @@ def test_program_key_tells_apart_what_is_in_the_program():
     'model.dtype': 'bfloat16',
     'model.ops': 'native',
     'model.head_bias': -10.0,
+    'model.head_multiple': 128,
+    'model.scan': True,
+    'model.ghost_batch': 8,
     'train.batch_size': 32,
     'train.label_smoothing': 0.1,
     'train.mixup': 0.2,

@@ -314,6 +314,7 @@ def test_evaluation_counts_each_test_image_once(tiny_config):
   logits = np.asarray(apply(variables, pixels, False)[0], np.float64)
   labels = test.labels(ids)[:, 0]
   ranks = (logits > logits[ids, labels][:, None]).sum(1)
+  assert found.keys() == {f'test/{k}' for k in ('loss', 'top1', 'top5', 'num_images')}
   assert found['test/num_images'] == 27
   assert found['test/top1'] == (ranks == 0).sum() / 27
   assert found['test/top5'] == (ranks < 5).sum() / 27
@@ -340,7 +341,11 @@ def evaluate_logits(tiny_config):
     }
     sums = evaluate(state, batch, step.no_sums())
     totals = {name: float(value.total) for name, value in sums.items()}
-    return totals | {'num_images': float(sums['loss'].count)}
+    counts = {
+      'num_images': float(sums['loss'].count),
+      'num_labelled': float(sums['map100'].count),
+    }
+    return totals | counts
 
   return call
 
@@ -357,6 +362,15 @@ def test_an_image_with_several_labels_is_hit_by_any(evaluate_logits):
   ]
   found = evaluate_logits(logits, labels, [1, 1, 1, 1, 1, 0])
   assert (found['num_images'], found['top1'], found['top5']) == (5, 1, 3)
+  # Of the four that have a label, over a ranking of all seven classes.
+  assert found['num_labelled'] == 4
+  precisions = [
+    (1 + 2 / 4) / 2,
+    (1 / 2 + 2 / 3 + 3 / 6) / 3,
+    (1 / 6 + 2 / 7) / 2,
+    1 / 5,
+  ]
+  assert found['map100'] == pytest.approx(sum(precisions), rel=1e-6)  # as the loss
   positive = sum(logits[i] for row in labels[:5] for i in row if i >= 0)
   expected = 5 * np.logaddexp(0, logits).sum() - positive
   assert found['loss'] == pytest.approx(expected, rel=1e-6)  # a dozen float32 sums

@@ -1,0 +1,58 @@
+"""How a cell that cannot go on ends, and what its status then says."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from experiments import ledger, worker
+from scaling import train
+
+
+@pytest.fixture
+def run(config, tmp_path, monkeypatch):
+  """Returns a function that runs a cell which fails as told, and gives its status."""
+  train.write_config(config, tmp_path)
+
+  def to_its_end(fail):
+    monkeypatch.setattr(train, 'train', lambda *args, **kwargs: fail())
+    ledger.retry(tmp_path)
+    lease = ledger.claim(tmp_path)
+    assert lease is not None
+    assert worker.run_cell(lease, data_dir=None) == 'failed'
+    return ledger.read_status(tmp_path)
+
+  return to_its_end
+
+
+def too_large():
+  # More than 47 bits of addresses can name.
+  return jax.jit(lambda: jnp.ones(2**46, jnp.float32))().block_until_ready()
+
+
+def test_out_of_memory_says_when_and_what_to_try(run, tmp_path):
+  status = run(too_large)
+  assert status.state == 'failed'
+  assert status.reason.startswith(
+    'out of memory before the first row of metrics; try a train.batch_size below 64, '
+    'train.accumulate_steps above 1, or model.dtype=bfloat16 ('
+  )
+  assert 'RESOURCE_EXHAUSTED' in status.reason
+  assert 'RESOURCE_EXHAUSTED' in (tmp_path / 'log.txt').read_text()
+  (tmp_path / 'metrics.jsonl').write_text(json.dumps({'step': 150}) + '\n')
+  assert run(too_large).reason.startswith('out of memory after step 150; try')
+
+
+def test_the_host_s_memory_too(run):
+  def fail():
+    raise MemoryError
+
+  assert run(fail).reason.startswith('out of memory before')
+
+
+def test_other_trouble_is_named_as_it_is(run):
+  def fail():
+    raise ValueError('RESOURCES\nof another kind')
+
+  assert run(fail).reason == 'ValueError: RESOURCES'
