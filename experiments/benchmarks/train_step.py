@@ -6,6 +6,8 @@ Forward and backward pass, SGD with momentum and weight decay. Each contender is
 process of its own, and they take turns, a block of steps each, so that one computes at
 a time and a busy machine is busy for all. The fastest step counts: other work disturbs
 it least. Where other work never rests, --cores=1 and the CPU seconds still compare.
+All run with the allocator settings of a sweep's workers; GLIBC_TUNABLES in the
+environment, also an empty one, takes their place.
 PyTorch comes with `pip install '.[bench]'`.
 """
 
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments.benchmarks.contenders import NAMES, NETS
+from experiments.launch.local import TUNABLES
 
 # What is measured: network, images a batch, and steps of a block.
 CASES = (
@@ -45,7 +48,7 @@ class Contender:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      env={'JAX_PLATFORMS': 'cpu', **os.environ},
+      env={'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': TUNABLES, **os.environ},
     )
     self.first = self._read()
 

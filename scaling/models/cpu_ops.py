@@ -32,6 +32,15 @@ def _dot(a: jax.Array, b: jax.Array, contract: tuple[int, int] = (1, 0)) -> jax.
   return lax.dot_general(a, b, axes, preferred_element_type=_wide(a.dtype))
 
 
+def _outer(a: jax.Array, b: jax.Array) -> jax.Array:
+  """Multiplies `[N, C]` and `[N, F]` along N.
+
+  XLA's faster products, YNNPACK's, take the left side row by row only. The barrier keeps
+  the turn from being undone.
+  """
+  return _dot(lax.optimization_barrier(a.T), b)
+
+
 def _rows(x: jax.Array) -> jax.Array:
   """Returns `[..., C]` as `[N, C]`."""
   return x.reshape(-1, x.shape[-1])
@@ -43,10 +52,10 @@ def _pad(x: jax.Array, height: tuple[int, int], width: tuple[int, int]) -> jax.A
   return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-def _windows(x: jax.Array, size: int, stride: int, rows: int, columns: int):
+def _windows(x, size: tuple[int, int], stride: int, rows: int, columns: int):
   """Yields what each tap of a kernel sees of padded images, row by row."""
-  for i in range(size):
-    for j in range(size):
+  for i in range(size[0]):
+    for j in range(size[1]):
       end = (i + (rows - 1) * stride + 1, j + (columns - 1) * stride + 1)
       yield lax.slice(
         x,
@@ -66,29 +75,30 @@ def _has_amx() -> bool:
     return False
 
 
-def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pad) -> jax.Array:
-  """Convolves images `[B, H, W, C]`, padded by `pad` on all sides."""
+def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads) -> jax.Array:
+  """Convolves images `[B, H, W, C]`, padded or, with negative `pads`, cropped."""
   if x.dtype == jnp.bfloat16:
     if _has_amx() and min(kernel.shape[2:]) > 64:
-      return _convolve_by_taps(x, kernel, stride, pad)
+      return _convolve_by_taps(x, kernel, stride, pads)
     if not _has_amx():
-      wide = _convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, pad)
+      wide = _convolve(x.astype(jnp.float32), kernel.astype(jnp.float32), stride, pads)
       return wide.astype(x.dtype)
   return lax.conv_general_dilated(
     x,
     kernel,
     (stride, stride),
-    ((pad, pad), (pad, pad)),
+    pads,
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
 
 
-def _convolve_by_taps(x, kernel, stride, pad):
+def _convolve_by_taps(x, kernel, stride, pads):
   """The same as a sum of matrix products, which use AMX where convolutions do not."""
-  size = kernel.shape[0]
-  rows, columns = ((n + 2 * pad - size) // stride + 1 for n in x.shape[1:3])
-  x = _pad(x, (pad, pad), (pad, pad))
-  taps = kernel.reshape(size * size, *kernel.shape[2:])
+  x, size = _pad(x, *pads), kernel.shape[:2]
+  rows, columns = (
+    (n - m) // stride + 1 for n, m in zip(x.shape[1:3], size, strict=True)
+  )
+  taps = kernel.reshape(-1, *kernel.shape[2:])
   windows = _windows(x, size, stride, rows, columns)
   y = sum(_dot(_rows(seen), tap) for seen, tap in zip(windows, taps, strict=True))
   return jnp.asarray(y, x.dtype).reshape(x.shape[0], rows, columns, -1)
@@ -99,7 +109,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   """See `native_ops.conv`."""
   size = kernel.shape[0]
   if size > 1:
-    return _convolve(x, kernel, stride, size // 2)
+    return _convolve(x, kernel, stride, ((size // 2, size // 2),) * 2)
   x = x[:, ::stride, ::stride]
   y = _dot(_rows(x), kernel[0, 0]).astype(x.dtype)
   return y.reshape(*x.shape[:3], -1)
@@ -126,7 +136,7 @@ def _conv_backward(stride, saved, grad):
     ]
     zero = jnp.zeros((), x.dtype)
     by_image = lax.pad(by_image, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-  by_kernel = _dot(_rows(seen), _rows(grad), (0, 0)).astype(kernel.dtype)
+  by_kernel = _outer(_rows(seen), _rows(grad)).astype(kernel.dtype)
   return by_image, by_kernel[None, None]
 
 
@@ -134,22 +144,33 @@ conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _image_gradient(kernel, grad, stride, shape):
-  """Returns the gradient by the images: a convolution with the turned kernel.
+  """Returns the gradient by the images: convolutions with the turned kernel.
 
-  At stride s the s*s phases of the images' pixels see different taps. They are channels
-  of one convolution at stride 1 with an s-th of the size, and put in place afterwards.
+  At stride s the pixels have s*s phases that see different taps. Each phase is a
+  convolution at stride 1 of the gradients with its own taps.
   """
-  size, _, num_in, num_out = kernel.shape
-  pad, short = size // 2, -(-size // stride)
-  edge = (0, short * stride - size)
-  taps = jnp.pad(kernel, (edge, edge, (0, 0), (0, 0)))
-  taps = taps.reshape(short, stride, short, stride, num_in, num_out)
-  taps = taps[::-1, :, ::-1].transpose(0, 2, 5, 1, 3, 4)
-  taps = taps.reshape(short, short, num_out, stride * stride * num_in)
+  size = kernel.shape[0]
+  turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
   if stride == 1:
-    return _convolve(grad, taps, 1, pad)
-  phases = _convolve(grad, taps, 1, short - 1)
-  return _interleave(phases, stride, shape, pad)
+    return _convolve(grad, turned, 1, ((size // 2, size // 2),) * 2)
+  # With as many taps as there are phases none is left without one.
+  more = (0, max(0, stride - size))
+  turned = jnp.pad(turned, (more, more, (0, 0), (0, 0)))
+
+  def seen(phase):
+    """Returns the turned taps of an axis that a phase sees, and the padding for them."""
+    first = (size - 1 - phase - size // 2) % stride
+    low = (size - 1 - first - phase - size // 2) // stride
+    taps = range(first, turned.shape[0], stride)
+    return slice(first, None, stride), (low, len(taps) - 1 - low)
+
+  axes = [seen(phase) for phase in range(stride)]
+  phases = [
+    _convolve(grad, turned[rows, columns], 1, (height, width))
+    for rows, height in axes
+    for columns, width in axes
+  ]
+  return _interleave(jnp.concatenate(phases, 3), stride, shape, 0)
 
 
 def _interleave(phases, stride, shape, pad):
@@ -202,10 +223,13 @@ def _same_taps(x, grad, stride, size):
   shifted = [grad[:, :, size - 1 - j : size - 1 - j + columns] for j in range(size)]
   side_by_side = jnp.concatenate(shifted, 3)
   rows = side_by_side.shape[1]
-  taps = [
-    _dot(_rows(x[:, i : i + rows]), _rows(side_by_side), (0, 0)) for i in range(size)
-  ]
-  taps = jnp.stack(taps).reshape(size, x.shape[3], size, -1)
+  seen = [x[:, i : i + rows] for i in range(size)]
+  if x.shape[3] < 64:
+    taps = [_dot(_rows(images), _rows(side_by_side), (0, 0)) for images in seen]
+    taps = jnp.stack(taps)
+  else:
+    taps = _outer(_rows(jnp.concatenate(seen, 3)), _rows(side_by_side))
+  taps = taps.reshape(size, x.shape[3], size, -1)
   return taps.transpose(0, 2, 1, 3)
 
 
@@ -213,7 +237,7 @@ def _any_taps(x, grad, stride, size):
   """One product for all taps, side by side; for any stride and few channels."""
   pad = size // 2
   x = _pad(x, (pad, pad + stride), (pad, pad + stride))
-  windows = _windows(x, size, stride, *grad.shape[1:3])
+  windows = _windows(x, (size, size), stride, *grad.shape[1:3])
   taps = _dot(_rows(jnp.concatenate(list(windows), 3)), _rows(grad), (0, 0))
   return taps.reshape(size, size, x.shape[3], -1)
 
@@ -228,14 +252,25 @@ def batch_norm(
   epsilon: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """See `native_ops.batch_norm`."""
-  return native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
+  return _norm_forward(x, scale, bias, shortcut, relu, epsilon)[0]
 
 
 def _norm_forward(x, scale, bias, shortcut, relu, epsilon):
-  out = native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
-  y, mean, var = out
+  y, mean, var = native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
+  y = _once(y)
   # Without a shortcut, what was clipped is quicker computed again than read.
-  return out, (x, scale, bias, mean, var, None if shortcut is None else y)
+  return (y, mean, var), (x, scale, bias, mean, var, None if shortcut is None else y)
+
+
+def _once(x: jax.Array) -> jax.Array:
+  """Keeps XLA:CPU from computing `x` again wherever it is read.
+
+  It repeats cheap operations in each consumer's loop, so that a block computes the sum of
+  all shortcuts of its stage again, and an optimization barrier does not reach that far.
+  Divisions it takes for expensive, so it keeps this one's result; the divisor is exactly
+  1 (NaN for NaN), which it does not know.
+  """
+  return x / jnp.where(x == x, jnp.ones((), x.dtype), x)
 
 
 def _norm_backward(relu, epsilon, saved, grads):
@@ -268,11 +303,12 @@ def _pool_forward(x):
   rows, columns = (-(-n // 2) for n in x.shape[1:3])
   edges = ((0, 0, 0), (1, 2, 0), (1, 2, 0), (0, 0, 0))
   padded = lax.pad(x, jnp.array(-jnp.inf, x.dtype), edges)
-  best, *others = _windows(padded, 3, 2, rows, columns)
+  best, *others = _windows(padded, (3, 3), 2, rows, columns)
   tap = jnp.zeros(best.shape, jnp.uint8)
   for i, seen in enumerate(others, 1):
     tap = jnp.where(seen > best, jnp.uint8(i), tap)
     best = jnp.maximum(best, seen)
+  best = _once(best)
   # The empty array carries the shape of x.
   return best, (tap, x[:, :, :, :0])
 
