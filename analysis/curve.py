@@ -217,7 +217,10 @@ class Curve:
       spread[:, below] = 0.0
       for point in normal_points()[2::5]:
         found.append(mean + point * spread)
-    return np.concatenate(found)
+    curves = np.concatenate(found)
+    # As wide as the bands of `predict`.
+    middle = np.median(curves, axis=0)
+    return middle + self.spread * (curves - middle)
 
 
 def positive_sizes(sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:

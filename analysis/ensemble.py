@@ -145,7 +145,9 @@ def roll(data: Data, laws: Sequence[str]) -> Rolled:
   # Spread over the upper half, so that near and far forecasts both count.
   most = _MAX_ORIGINS if num <= _MANY_SIZES else _FEW_ORIGINS
   count = min(most, num - first)
-  origins = tuple(int(o) for o in np.linspace(first, num - 1, count).round())
+  # The last two always: what is said of the two largest sizes is reported.
+  early = np.linspace(first, num - 2, count - 1).round()
+  origins = tuple(int(o) for o in (*early, num - 1))
   skips = windows(num)
   table = _Table(data, laws)
   members = tuple(
