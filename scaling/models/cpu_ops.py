@@ -153,12 +153,15 @@ def _image_gradient(kernel, grad, stride, shape):
   turned = kernel[::-1, ::-1].transpose(0, 1, 3, 2)
   if stride == 1:
     return _convolve(grad, turned, 1, ((size // 2, size // 2),) * 2)
+  # With as many taps as there are phases none is left without one.
+  more = (0, max(0, stride - size))
+  turned = jnp.pad(turned, (more, more, (0, 0), (0, 0)))
 
   def seen(phase):
     """Returns the turned taps of an axis that a phase sees, and the padding for them."""
     first = (size - 1 - phase - size // 2) % stride
     low = (size - 1 - first - phase - size // 2) // stride
-    taps = range(first, size, stride)
+    taps = range(first, turned.shape[0], stride)
     return slice(first, None, stride), (low, len(taps) - 1 - low)
 
   axes = [seen(phase) for phase in range(stride)]

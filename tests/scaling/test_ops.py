@@ -31,6 +31,8 @@ CONVS = [
   ((5, 7), 4, 3, 1, 3, 2),
   ((16, 15), 3, 8, 7, 2, 4),
   ((14, 14), 8, 4, 5, 3, 2),
+  ((9, 7), 4, 3, 3, 4, 2),
+  ((8, 8), 64, 4, 3, 1, 2),
   ((6, 6), 65, 66, 3, 1, 2),
 ]
 
@@ -130,6 +132,23 @@ def check_norm(shape, has_shortcut, relu, dtype):
 @pytest.mark.parametrize('has_shortcut', [False, True])
 def test_norms_and_their_gradients_are_equal(has_shortcut, relu, dtype, wide):
   check_norm((4, 5, 3, 7), has_shortcut, relu, dtype)
+
+
+def test_a_shortcut_is_computed_once():
+  def loss(x, kernels):
+    for kernel in kernels:
+      y = cpu_ops.conv(x, kernel)
+      x = cpu_ops.batch_norm(y, jnp.ones(8), jnp.zeros(8), x, True, 1e-5)[0]
+    return x.sum()
+
+  def flops(num_blocks):
+    kernels = [jax.ShapeDtypeStruct((1, 1, 8, 8), 'float32')] * num_blocks
+    image = jax.ShapeDtypeStruct((4, 8, 8, 8), 'float32')
+    return jax.jit(jax.grad(loss, 1)).lower(image, kernels).compile().cost_analysis()
+
+  two, four, eight = (flops(n)['flops'] for n in (2, 4, 8))
+  # Repeated at each later block, they would grow with the square of the blocks.
+  assert eight - four == pytest.approx(2 * (four - two), rel=0.1)
 
 
 @settings(max_examples=6)
