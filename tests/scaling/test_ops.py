@@ -148,7 +148,7 @@ def test_a_shortcut_is_computed_once():
 
   two, four, eight = (flops(n)['flops'] for n in (2, 4, 8))
   # Repeated at each later block, they would grow with the square of the blocks.
-  assert eight - four == pytest.approx(2 * (four - two), rel=0.05)
+  assert eight - four == pytest.approx(2 * (four - two), rel=0.1)
 
 
 @settings(max_examples=6)
