@@ -169,7 +169,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       return 1
   available = len(os.sched_getaffinity(0))
   cores = min(args.cores or available, available)
-  limits = Contender(str(cores), 'limits').first
+  machine = Contender(str(cores), 'limits')
+  machine.close()
+  limits = machine.first
   print(
     f'cores: {cores}; products of 2048 x 2048: '
     f'{limits["gemm_float32_gflops"]:.0f} GFLOP/s in float32, '

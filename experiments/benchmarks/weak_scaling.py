@@ -78,6 +78,7 @@ def measure(
     raise RuntimeError(f'{jax.device_count()} devices here, not {num_devices}')
   config = base.get_config()
   config.model.depth = depth
+  config.model.ops = 'native'  # as accelerators run it; the CPU's form sends more
   config.train.batch_size = config.log.eval_batch_size = per_device * num_devices
   mesh = sharding.make_mesh()
   program = step_lib.compile_program(config, mesh)

@@ -16,7 +16,8 @@ def make(form, depth, width, size, num_classes=1000):
 
 
 def lower_gradient(config):
-  """Lowers the gradient of a loss over `train.batch_size` images."""
+  """Lowers the gradient of a loss over `train.batch_size` images, as XLA derives it."""
+  config.model.ops = 'native'
   model = models.build(config)
   variables = jax.eval_shape(model.init, jax.random.key(0))
   size = config.data.image_size
