@@ -218,9 +218,10 @@ class Curve:
       for point in normal_points()[2::5]:
         found.append(mean + point * spread)
     curves = np.concatenate(found)
-    # As wide as the bands of `predict`.
+    # As wide as the bands of `predict`, but never narrower than they were drawn: the
+    # spread is known for bands, and not for where curves cross.
     middle = np.median(curves, axis=0)
-    return middle + self.spread * (curves - middle)
+    return middle + max(self.spread, 1.0) * (curves - middle)
 
 
 def positive_sizes(sizes: Sequence[float] | np.ndarray | float) -> np.ndarray:
