@@ -107,7 +107,7 @@ def test_layouts_lead_to_each_other_exactly(name, depth):
   config.optim.name, config.optim.clip_norm = name, 1.0
   variables = jax.eval_shape(models.build(config).init, jax.random.key(0))
   shapes = jax.eval_shape(optim.make(config.optim).init, variables['params'])
-  apart = draw(variables, 1), draw(shapes, 2)
+  apart = draw(variables, 1, np.float32), draw(shapes, 2, np.float32)
   stacked = resnet.stack(apart)
   if depth > 8:
     assert {'stage2_block1', 'stage2_rest'} <= stacked[0]['params'].keys()
