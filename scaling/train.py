@@ -271,15 +271,15 @@ def _read(
   """Returns an update's metrics as numbers.
 
   Raises:
-    DivergedError: when the loss or the gradient is not finite.
+    DivergedError: when the loss, the gradient or the weights are not finite.
   """
   read = {f'train/{name}': float(v) for name, v in jax.device_get(values).items()}
-  if not (math.isfinite(read['train/loss']) and math.isfinite(read['train/grad_norm'])):
+  if not all(map(math.isfinite, read.values())):
     saved = checkpoints.latest_step
     good = 'none yet' if saved is None else f'step {saved}'
     raise DivergedError(
-      f'loss {read["train/loss"]} and gradient norm {read["train/grad_norm"]} at step '
-      f'{step}; last good checkpoint: {good}; try a lower optim.lr than '
+      f'loss {read["train/loss"]}, gradient norm {read["train/grad_norm"]} and weight '
+      f'norm {read["train/param_norm"]} at step {step}; last good checkpoint: {good}; try a lower optim.lr than '
       f'{config.optim.lr:g} or a longer warm-up'
     )
   return read
