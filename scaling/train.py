@@ -279,7 +279,7 @@ def _read(
     good = 'none yet' if saved is None else f'step {saved}'
     raise DivergedError(
       f'loss {read["train/loss"]}, gradient norm {read["train/grad_norm"]} and weight '
-      f'norm {read["train/param_norm"]} at step {step}; last good checkpoint: {good}; try a lower optim.lr than '
-      f'{config.optim.lr:g} or a longer warm-up'
+      f'norm {read["train/param_norm"]} at step {step}; last good checkpoint: {good}; '
+      f'try a lower optim.lr than {config.optim.lr:g} or a longer warm-up'
     )
   return read

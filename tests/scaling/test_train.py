@@ -453,7 +453,8 @@ def all_finite(tree) -> bool:
   return all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))
 
 
-@pytest.mark.parametrize('lr', [1e4, 1e19, 1e38])
+# 1e38 overflows the norm of the weights at once, before anything good could be saved.
+@pytest.mark.parametrize('lr', [1e4, 1e16, 1e19])
 def test_divergence_names_its_step_and_a_checkpoint_that_is_good(
   tiny_config, tmp_path, lr
 ):
