@@ -18,7 +18,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import NamedSharding
 from orbax.checkpoint import v1 as ocp
 
 from scaling import processes
@@ -138,32 +137,23 @@ class Checkpoints:
     latest = self._checkpointer.latest
     return None if latest is None else latest.step
 
-  def restore(
-    self, like: State, sharding: NamedSharding | None = None
-  ) -> tuple[State, dict[str, float]] | None:
+  def restore(self, like: State) -> tuple[State, dict[str, float]] | None:
     """Returns the newest state that can be read whole and its clock, or None.
 
     Args:
-      like: a state of the same shapes, abstract or not.
-      sharding: where all arrays shall live, if not where those of `like` do.
+      like: shapes of a state, and where its arrays shall live.
 
     Raises:
       UserError: for the checkpoints of another network, naming the first leaf that
         differs, and when there are checkpoints but none can be read.
     """
     self._settle()
-    abstract = jax.tree.map(
-      lambda leaf: jax.ShapeDtypeStruct(
-        leaf.shape, leaf.dtype, sharding=sharding or leaf.sharding
-      ),
-      like,
-    )
     steps = self._steps()
     reason = ''
     for i, step in enumerate(steps):
       found, reason = None, 'another process cannot read it'
       try:
-        found = self._load(step, abstract)
+        found = self._load(step, like)
       except UserError:
         raise
       except Exception as error:  # orbax raises whatever its storage raised
@@ -182,17 +172,17 @@ class Checkpoints:
       )
     return None
 
-  def _load(self, step: int, abstract: State) -> tuple[State, dict[str, float]]:
+  def _load(self, step: int, like: State) -> tuple[State, dict[str, float]]:
     about: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
     if not about or about.pop('crc32', None) != _checksum_text(about):
       raise ValueError('its description is missing or damaged')
-    difference = _first_difference(about['leaves'], _describe(abstract))
+    difference = _first_difference(about['leaves'], _describe(like))
     if difference is not None:
       raise UserError(
         f'checkpoint {step} in {self._folder} holds another network: {difference}; go on '
         'with the config and code that made it, or use another --workdir'
       )
-    state = self._checkpointer.load_checkpointables(step, {'state': abstract})['state']
+    state = self._checkpointer.load_checkpointables(step, {'state': like})['state']
     for path, leaf in _describe(state).items():
       if leaf != about['leaves'][path]:
         raise ValueError(f'{path} is not what was saved')

@@ -6,6 +6,7 @@ kernel charges for fresh memory.
 """
 
 import dataclasses
+import functools
 import mmap
 import os
 import resource
@@ -91,17 +92,13 @@ def measure(
   say('compiling')
   program = step.compile_program(config, mesh, cropped=train_split.encoded is not None)
 
-  def make_batch(number: int) -> dict[str, jax.Array]:
-    batch = pipeline.train_batch(
-      number,
-      split=train_split,
-      data=config.data,
-      subset=subset,
-      batch_size=config.train.batch_size,
-      seed=config.seed,
-      rows=sharding.process_rows(config.train.batch_size),
-    )
-    return sharding.put_batch(batch, mesh)
+  make_batch = functools.partial(
+    pipeline.placed_batch,
+    config=config,
+    split=train_split,
+    subset=subset,
+    mesh=mesh,
+  )
 
   whole = sharding.replicated(mesh)
   key = jax.device_put(jax.random.key(config.seed), whole)

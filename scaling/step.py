@@ -22,9 +22,8 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import losses, models, optim, sharding
+from scaling import losses, models, multilabel, optim, sharding
 from scaling.data import augment
-from scaling.evals import multilabel
 
 
 @jax.tree_util.register_dataclass
@@ -111,7 +110,8 @@ def train_step(
     logits_sharding: where the logits shall live, if XLA is not to decide.
 
   Returns:
-    The state after it; the batch's mean loss, the norm of its gradient and the rate.
+    The state after it; the batch's mean loss, the norms of its gradient and of the new
+    weights, and the rate.
   """
   data, parts = config.data, config.train.accumulate_steps
   model = models.build(config)

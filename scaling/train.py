@@ -5,6 +5,7 @@ of the config and s alone, so a run that was killed and resumed ends equal to on
 was not; what it had written beyond its last checkpoint is cut and written again.
 """
 
+import functools
 import json
 import logging
 import math
@@ -125,17 +126,13 @@ def train(
     evaluated = {row['step'] for row in rows if 'test/loss' in row}
     scores = {row['step']: metrics.score(row, config.checkpoint.best) for row in rows}
 
-    def make_batch(number: int) -> dict[str, jax.Array]:
-      batch = pipeline.train_batch(
-        number,
-        split=train_split,
-        data=config.data,
-        subset=subset,
-        batch_size=config.train.batch_size,
-        seed=config.seed,
-        rows=sharding.process_rows(config.train.batch_size),
-      )
-      return sharding.put_batch(batch, mesh)
+    make_batch = functools.partial(
+      pipeline.placed_batch,
+      config=config,
+      split=train_split,
+      subset=subset,
+      mesh=mesh,
+    )
 
     batches = pipeline.prefetch(make_batch, done, num_steps)
     writer = metrics.Writer(workdir, tensorboard) if processes.is_first() else None

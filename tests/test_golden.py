@@ -54,17 +54,10 @@ def first_updates(config, mesh) -> dict[str, float]:
   start = jax.device_get(state.params)
   found = {}
   for done in range(UPDATES):
-    batch = pipeline.train_batch(
-      done,
-      split=train_split,
-      data=config.data,
-      subset=subset,
-      batch_size=config.train.batch_size,
-      seed=config.seed,
+    batch = pipeline.placed_batch(
+      done, config=config, split=train_split, subset=subset, mesh=mesh
     )
-    state, values = program.train_step(
-      state, sharding.put_batch(batch, mesh), key, schedule
-    )
+    state, values = program.train_step(state, batch, key, schedule)
     found |= {f'update{done}/{name}': float(value) for name, value in values.items()}
   for part, now in jax.device_get(state.params).items():
     change = [

@@ -6,16 +6,14 @@ where our step starts from bytes: to PyTorch's advantage.
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
+from experiments.benchmarks.nets import Net
 from scaling.models.resnet import stages
-
-if TYPE_CHECKING:
-  from experiments.benchmarks.contenders import Net
 
 
 def _conv(num_in: int, num_out: int, size: int, stride: int = 1) -> nn.Conv2d:
@@ -25,7 +23,7 @@ def _conv(num_in: int, num_out: int, size: int, stride: int = 1) -> nn.Conv2d:
 class Block(nn.Module):
   """A residual block, as `scaling.models.resnet.Block`."""
 
-  def __init__(self, num_in: int, features: int, stride: int, net: 'Net'):
+  def __init__(self, num_in: int, features: int, stride: int, net: Net):
     super().__init__()
     bottleneck = net.form == 'imagenet' and net.depth >= 50
     self.num_out = num_out = features * (4 if bottleneck else 1)
@@ -64,7 +62,7 @@ class Block(nn.Module):
     return functional.relu(y + x, inplace=True)
 
 
-def build(net: 'Net') -> nn.Module:
+def build(net: Net) -> nn.Module:
   """Returns the network."""
   small = net.form == 'small'
   layers: list[nn.Module] = [
@@ -94,7 +92,7 @@ def _channels_last(x: torch.Tensor) -> torch.Tensor:
 
 
 def make(
-  net: 'Net', dtype: str, batch_size: int, *, compiled: bool
+  net: Net, dtype: str, batch_size: int, *, compiled: bool
 ) -> tuple[Callable[[], None], float]:
   """Returns the step and the seconds that its first call took beyond a second one."""
   torch.manual_seed(0)

@@ -12,10 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Generic, Self, TypeVar
 
+import jax
 import numpy as np
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
+from scaling import sharding
 from scaling.data.decode import decode, random_resized_crop, resize_center_crop
 from scaling.data.split import Split
 from scaling.data.subsets import (
@@ -105,6 +108,31 @@ def train_batch(
     'id': np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32),
     'epoch': epochs.astype(np.uint32),
   }
+
+
+def placed_batch(
+  step: int, *, config: ConfigDict, split: Split, subset: Subset, mesh: Mesh
+) -> dict[str, jax.Array]:
+  """Returns `train_batch` of a config on the devices of a mesh, this process's rows.
+
+  Args:
+    step: updates finished before it.
+    config: of the cell.
+    split: the training part.
+    subset: the training images.
+    mesh: to split the batch over.
+  """
+  size = config.train.batch_size
+  batch = train_batch(
+    step,
+    split=split,
+    data=config.data,
+    subset=subset,
+    batch_size=size,
+    seed=config.seed,
+    rows=sharding.process_rows(size),
+  )
+  return sharding.put_batch(batch, mesh)
 
 
 def test_batches(

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import he_normal
+from scaling.models.layers import he_normal, head
 
 # Blocks of 50, 101 and 152 as published; the smaller ones are the same cut short.
 STAGES = {
@@ -102,10 +102,4 @@ class BiT(nn.Module):
         )(x)
     x = nn.relu(_group_norm(dtype=self.dtype, name='norm')(x))
     x = x.mean((1, 2), dtype=jnp.float32)
-    return nn.Dense(
-      self.num_classes,
-      kernel_init=nn.initializers.zeros,
-      bias_init=nn.initializers.constant(self.head_bias),
-      dtype=jnp.float32,
-      name='head',
-    )(x)
+    return head(self.num_classes, self.head_bias, self.dtype)(x)

@@ -36,6 +36,20 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Arr
   return (flat * math.sqrt(2 / fan_out)).reshape(shape)
 
 
+def head(num_outputs: int, bias: float, dtype: Any) -> nn.Dense:
+  """Returns the classifier, by the name that the sharding rules know.
+
+  It starts from zeros, so that all classes begin alike, and computes in float32 or wider.
+  """
+  return nn.Dense(
+    num_outputs,
+    kernel_init=nn.initializers.zeros,
+    bias_init=nn.initializers.constant(bias),
+    dtype=jnp.promote_types(dtype, jnp.float32),
+    name='head',
+  )
+
+
 class Conv(nn.Module):
   """A convolution without bias; see `native_ops.conv`."""
 

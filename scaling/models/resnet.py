@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import OPS, BatchNorm, Conv
+from scaling.models.layers import OPS, BatchNorm, Conv, head
 
 IMAGENET_STAGES = {
   18: (2, 2, 2, 2),
@@ -131,13 +131,7 @@ class ResNet(nn.Module):
           x = block(stride=1, name=f'stage{i + 1}_block{j}')(x)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x = x.mean((1, 2), dtype=wide)
-    return nn.Dense(
-      self.num_classes,
-      kernel_init=nn.initializers.zeros,
-      bias_init=nn.initializers.constant(self.head_bias),
-      dtype=wide,
-      name='head',
-    )(x)
+    return head(self.num_classes, self.head_bias, self.dtype)(x)
 
 
 def stack(tree: Any) -> Any:

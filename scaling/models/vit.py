@@ -12,6 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scaling.models.layers import head
+
 _dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
 _norm = functools.partial(nn.LayerNorm, epsilon=1e-6)
 
@@ -91,10 +93,4 @@ class ViT(nn.Module):
       x = Block(self.heads, self.mlp_dim, self.dtype, name=f'block{i + 1:02d}')(x)
     x = _norm(dtype=self.dtype, name='norm')(x)
     x = x[:, 0] if self.pool == 'token' else x.mean(1, dtype=jnp.float32)
-    return nn.Dense(
-      self.num_classes,
-      kernel_init=nn.initializers.zeros,
-      bias_init=nn.initializers.constant(self.head_bias),
-      dtype=jnp.float32,
-      name='head',
-    )(x)
+    return head(self.num_classes, self.head_bias, self.dtype)(x)

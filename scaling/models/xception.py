@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import BatchNorm, he_normal
+from scaling.models.layers import BatchNorm, he_normal, head
 
 
 def _depthwise_he_normal(key: jax.Array, shape: Any, dtype: Any) -> jax.Array:
@@ -90,10 +90,4 @@ class Xception(nn.Module):
     x = nn.relu(separable(48 * w, 'exit2_1')(x, train))
     x = nn.relu(separable(64 * w, 'exit2_2')(x, train))
     x = x.mean((1, 2), dtype=jnp.float32)
-    return nn.Dense(
-      self.num_classes,
-      kernel_init=nn.initializers.zeros,
-      bias_init=nn.initializers.constant(self.head_bias),
-      dtype=jnp.float32,
-      name='head',
-    )(x)
+    return head(self.num_classes, self.head_bias, self.dtype)(x)

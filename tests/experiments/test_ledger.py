@@ -3,12 +3,12 @@ import json
 import os
 import pathlib
 import signal
-import stat
 import subprocess
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -284,14 +284,25 @@ def test_folder_that_cannot_be_written(tmp_path):
   assert list((tmp_path / 'new' / 'folder').iterdir()) == []
 
 
-def test_folder_without_permission(tmp_path):
-  folder = tmp_path / 'locked'
-  folder.mkdir()
-  folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
-  if os.access(folder, os.W_OK):
-    pytest.skip('root may write anywhere')
+@pytest.fixture
+def locked() -> Iterator[pathlib.Path]:
+  """A folder that this process may not write to, for the time of the test."""
+  # Not in tmp_path, which lies in a folder that only its owner may enter.
+  folder = pathlib.Path(tempfile.mkdtemp())
+  folder.chmod(0o555)
+  user = os.geteuid()
+  if user == 0:  # who may write anywhere
+    os.seteuid(65534)
+  try:
+    yield folder
+  finally:
+    os.seteuid(user)
+    folder.rmdir()
+
+
+def test_folder_without_permission(locked):
   with pytest.raises(UserError, match='Permission denied'):
-    ledger.check_writable(folder)
+    ledger.check_writable(locked)
 
 
 class Workers(RuleBasedStateMachine):

@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from experiments.benchmarks import contenders, train_step
+from experiments.benchmarks import contenders, nets, train_step
 from scaling import cost
 
-TINY = contenders.Net('small', 8, 4, 8, 1, 10)
+TINY = nets.Net('small', 8, 4, 8, 1, 10)
 
 
 @pytest.mark.parametrize(
@@ -19,12 +19,12 @@ TINY = contenders.Net('small', 8, 4, 8, 1, 10)
 )
 def test_networks_have_their_published_sizes(name, params):
   # The grey stem of the first has 2 * 9 * 16 weights fewer than the published 269,722.
-  config = contenders.make_config(contenders.NETS[name], 'float32', 8, 'auto')
+  config = nets.make_config(nets.NETS[name], 'float32', 8, 'auto')
   assert cost.num_params(config) == params
 
 
 def test_our_step_is_the_compiled_one():
-  config = contenders.make_config(TINY, 'float32', 4, 'auto')
+  config = nets.make_config(TINY, 'float32', 4, 'auto')
   run, compile_seconds = contenders.jax_step(config)
   assert compile_seconds > 0
   for _ in range(2):
@@ -35,8 +35,8 @@ def test_torch_has_the_same_parameters():
   pytest.importorskip('torch')
   from experiments.benchmarks import torch_step
 
-  for net in (TINY, dataclasses.replace(contenders.NETS['resnet50-224px'], width=8)):
-    config = contenders.make_config(net, 'float32', 2, 'auto')
+  for net in (TINY, dataclasses.replace(nets.NETS['resnet50-224px'], width=8)):
+    config = nets.make_config(net, 'float32', 2, 'auto')
     params = sum(p.numel() for p in torch_step.build(net).parameters())
     assert params == cost.num_params(config)
   run, _ = torch_step.make(TINY, 'float32', 2, compiled=False)
@@ -103,10 +103,8 @@ def test_help_and_refusals():
   assert '--rounds=0' in wrong.stderr
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec('torch') is not None, reason='says so where it is missing'
-)
-def test_a_missing_torch_is_named(capsys):
+def test_a_missing_torch_is_named(capsys, monkeypatch):
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert train_step.main(['--name=torch']) == 1
   assert "pip install '.[bench]'" in capsys.readouterr().out
 

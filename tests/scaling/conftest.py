@@ -1,12 +1,14 @@
 """What the tests of the trainer share."""
 
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from runs import SCHEDULE
 
 
 def _random_variables(model) -> Any:
@@ -28,3 +30,18 @@ def _random_variables(model) -> Any:
 def random_variables() -> Callable[..., Any]:
   """`_random_variables`."""
   return _random_variables
+
+
+@pytest.fixture(scope='session')
+def config(tiny_config):
+  return tiny_config(SCHEDULE)
+
+
+@pytest.fixture(scope='session')
+def undisturbed(config, tmp_path_factory) -> pathlib.Path:
+  """The folder of a run that nothing disturbed; not to be changed."""
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  from scaling.train import train
+
+  train(config, workdir)
+  return workdir

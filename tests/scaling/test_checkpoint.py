@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from runs import placed
 
 from scaling import sharding
 from scaling.checkpoint import Checkpoints
@@ -78,7 +79,7 @@ def save(folder, mesh, steps, keep=10) -> None:
 def restore(folder, mesh):
   checkpoints = Checkpoints(folder, 10)
   like = jax.eval_shape(lambda: make_state(0, mesh))
-  found = checkpoints.restore(like, sharding.replicated(mesh))
+  found = checkpoints.restore(placed(like, mesh))
   checkpoints.close()
   return found
 
@@ -169,7 +170,7 @@ def test_a_state_that_is_spread_over_devices_is_verified_whole(folder, mesh):
   checkpoints = Checkpoints(folder, 1)
   checkpoints.save(state, SECONDS)
   like = jax.eval_shape(lambda: state)
-  found = checkpoints.restore(like, sharding.replicated(mesh))
+  found = checkpoints.restore(placed(like, mesh))
   checkpoints.close()
   assert found is not None
   assert_same_bits(found[0], state)
@@ -224,7 +225,7 @@ def test_a_flipped_bit_is_not_taken_for_a_state(folder, mesh, where, caplog):
     caplog.at_level(logging.WARNING, 'scaling'),
     pytest.raises(UserError, match='holds another network'),
   ):
-    checkpoints.restore(jax.eval_shape(lambda: state), sharding.replicated(mesh))
+    checkpoints.restore(placed(jax.eval_shape(lambda: state), mesh))
   checkpoints.close()
   assert 'checkpoint 4 cannot be read' in caplog.text
   assert 'batch_stats/count is not what was saved' in caplog.text
@@ -261,7 +262,7 @@ def test_a_run_past_a_broken_checkpoint_can_save_again(folder, mesh, how):
   spoil(folder, 4, how)
   checkpoints = Checkpoints(folder, 10)
   like = jax.eval_shape(lambda: make_state(0, mesh))
-  state, _ = checkpoints.restore(like, sharding.replicated(mesh))
+  state, _ = checkpoints.restore(placed(like, mesh))
   assert int(state.step) == 2
   for step in (3, 4, 5):
     checkpoints.save(make_state(step, mesh), SECONDS)
@@ -303,7 +304,7 @@ def test_another_network_is_named_by_its_first_leaf_that_differs(
   like.params['half'] = jnp.zeros(7)  # comes later
   checkpoints = Checkpoints(folder, 10)
   with pytest.raises(UserError) as error:
-    checkpoints.restore(like, sharding.replicated(mesh))
+    checkpoints.restore(placed(like, mesh))
   checkpoints.close()
   message = str(error.value)
   if leaf is not None:
@@ -349,7 +350,10 @@ until = time.monotonic() + 60
 while (left := sorted(path.name for path in folder.iterdir())) != ['1']:
   assert time.monotonic() < until, left  # half of a checkpoint is left to fill the disk
   time.sleep(0.05)
-found, _ = checkpoints.restore(jax.eval_shape(lambda: state(0)), whole)
+def shape(leaf):
+  return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=whole)
+
+found, _ = checkpoints.restore(jax.tree.map(shape, state(0)))
 assert (np.asarray(found.params['noise']) == np.asarray(state(1).params['noise'])).all()
 allow(resource.RLIM_INFINITY)
 checkpoints.save(state(4), {})

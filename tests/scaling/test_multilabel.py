@@ -8,7 +8,7 @@ from clu.metrics import Average
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.evals import multilabel
+from scaling import multilabel
 
 CLASSES = 12
 MAX_LABELS = 4

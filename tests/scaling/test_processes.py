@@ -7,7 +7,7 @@ import socket
 import time
 
 import pytest
-from test_train import assert_same_run, child_of, rows_of, state_of
+from runs import assert_same_run, child_of, rows_of, state_of
 
 from scaling import metrics, processes
 
