@@ -18,7 +18,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   data = config.data = ml_collections.ConfigDict()
-  data.source = 'made_up'  # digits | tfds | folder | idx | made_up
+  data.source = 'made_up'  # digits | tfds | folder | idx | made_up | procedural
   data.name = 'made_up'  # of the set; a TFDS set is found by it
   data.train_split = 'train'  # TFDS split; sub-folder (folder); file prefix (idx)
   data.test_split = 'test'  # the same for the test images
@@ -46,6 +46,22 @@ def get_config() -> ml_collections.ConfigDict:
   data.resize_short = 0  # pixels of the short side before the centre crop in tests
   data.made_up_train = 4096  # images in the made-up set
   data.made_up_test = 256  # and in its test part
+
+  # What source 'procedural' computes; docs/data.md.
+  procedural = data.procedural = ml_collections.ConfigDict()
+  procedural.num_train = 300_000_000  # images
+  procedural.num_test = 10_000  # images of the test part, whose labels are all true
+  procedural.seed = 0  # what the classes look like
+  procedural.exponent = 0.4  # error of a learner falls as images^-exponent
+  procedural.zipf = 0.0  # frequency of a class falls as rank^-zipf; 0: all alike
+  procedural.more_objects = 0.0  # mean of further objects in an image, two at most
+  procedural.wrong = 0.0  # share of training labels that are wrong
+  procedural.missing = 0.0  # share of further objects without their training label
+  # Classes that share a parent, of which wrong labels then are; 0: no parents.
+  procedural.branching = 0
+  procedural.ancestors = False  # whether images also have all classes above theirs
+  procedural.parts = 6  # patches that make up a look
+  procedural.noise = 0.1  # of pixels, against looks of about 1
 
   model = config.model = ml_collections.ConfigDict()
   model.name = 'resnet'  # resnet | bit | vit | xception; docs/models.md has their sizes

@@ -22,7 +22,7 @@ def advice(found: Measured) -> list[str]:
   """Returns what limits the run, the worst first, each with what to try."""
   run = found.steps * found.fed_seconds
   rate = found.flops_per_step / found.step_seconds
-  use = rate / (found.gemm_flops * found.num_devices)
+  use = rate / found.gemm_flops
   cores = found.num_cores * found.input_seconds / found.step_seconds
   words = {
     'compile': (

@@ -185,6 +185,7 @@ def run_train(args: Args) -> int:
     signal.signal(number, lambda *_: stop.set())
   worker.log_to_stdout()
   worker.use_compilation_cache()
+  worker.use_cores(config)
   state = worker.run_cell(
     lease,
     data_dir=args.data_dir,
@@ -218,13 +219,15 @@ def run_doctor(args: Args) -> int:
 
   if args.perf and args.config_file is None:
     raise UserError(f'--perf needs --config; for example: {VERBS["doctor"].example}')
-  print(perf.machine())
   if not args.perf:
+    print(perf.machine())
     print('\n'.join(f'{name:<20} {v}' for name, v in manifest.versions().items()))
     return OK
   from experiments import worker
 
   worker.use_compilation_cache()
+  worker.use_cores(args.config)
+  print(perf.machine())
   found = perf.measure(
     args.config,
     args.data_dir,

@@ -42,9 +42,15 @@ def main() -> int:
     os.sched_setaffinity(0, orders['cores'])
   use_compilation_cache()
   workdir = pathlib.Path(orders['workdir'])
+  cells = [sweep.cell_folder(workdir, name) for name in orders['cells']]
   try:
+    configs = []
+    for cell in cells:
+      with contextlib.suppress(OSError, ValueError):  # a broken cell fails by itself
+        configs.append(read_config(cell))
+    use_cores(*configs)
     work(
-      [sweep.cell_folder(workdir, name) for name in orders['cells']],
+      cells,
       data_dir=orders['data_dir'],
       tensorboard=orders['tensorboard'],
       layout=orders['layout'],
@@ -112,9 +118,8 @@ def run_cell(
     LOG.info('cell %s', lease.cell.name)
     state, reason = 'done', None
     try:
-      config = ConfigDict(json.loads((lease.cell / 'config.json').read_text()))
       train.train(
-        config,
+        read_config(lease.cell),
         lease.cell,
         data_dir=data_dir,
         tensorboard=tensorboard,
@@ -149,6 +154,21 @@ def out_of_memory(cell: pathlib.Path) -> str:
     f'train.accumulate_steps above {train["accumulate_steps"]}, or '
     'model.dtype=bfloat16'
   )
+
+
+def read_config(cell: pathlib.Path) -> ConfigDict:
+  """Returns the config of a cell."""
+  return ConfigDict(json.loads((cell / 'config.json').read_text()))
+
+
+def use_cores(*configs: ConfigDict) -> None:
+  """Lets JAX see a device for each core that these configs can use."""
+  from scaling import perf, sharding
+
+  sizes = [
+    size for c in configs for size in (c.train.batch_size, c.log.eval_batch_size)
+  ]
+  sharding.use_cores(perf.num_cores(), sizes)
 
 
 def log_to_stdout() -> None:

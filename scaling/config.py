@@ -17,7 +17,7 @@ from scaling import architectures
 from scaling.errors import UserError
 
 _CHOICES = {
-  'data.source': ('digits', 'tfds', 'folder', 'idx', 'made_up'),
+  'data.source': ('digits', 'tfds', 'folder', 'idx', 'made_up', 'procedural'),
   'data.subset': ('uniform', 'balanced'),
   'model.name': ('resnet', 'bit', 'vit', 'xception'),
   'model.form': ('small', 'imagenet'),
@@ -105,6 +105,7 @@ _NOT_COMPILED = (
   'data.resize_short',
   'data.made_up_train',
   'data.made_up_test',
+  'data.procedural',
   'train.epochs',
   'train.steps',
   'optim.lr',
@@ -251,7 +252,11 @@ def identity(config: ConfigDict | Mapping[str, Any]) -> str:
 def program_key(config: ConfigDict) -> str:
   """Returns a text that is equal for configs that share compiled programs."""
   fields = flat(config)
-  return json.dumps({k: v for k, v in fields.items() if k not in _NOT_COMPILED})
+  return json.dumps({k: v for k, v in fields.items() if not _not_compiled(k)})
+
+
+def _not_compiled(name: str) -> bool:
+  return name in _NOT_COMPILED or name.rpartition('.')[0] in _NOT_COMPILED
 
 
 def cell_name(config: ConfigDict) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
@@ -42,7 +43,7 @@ class Measured:
     input_seconds: to prepare a batch, by the one thread that does and its decoders.
     fed_seconds: of a training step as training runs it, input beside it.
     flops_per_step: forward and backward, see `scaling.cost`.
-    gemm_flops: FLOP/s of a large matrix product in the model's dtype.
+    gemm_flops: FLOP/s of large matrix products in the model's dtype, on all devices.
     copy_bytes: bytes/s read and written by scaling a large array.
     faults_per_step: pages that the kernel mapped during a step.
     fault_seconds: that one costs.
@@ -130,7 +131,7 @@ def measure(
   say('the machine by itself')
   return Measured(
     num_devices=mesh.devices.size,
-    num_cores=_num_cores(),
+    num_cores=num_cores(),
     batch_size=config.train.batch_size,
     steps=steps,
     compile_seconds=program.compile_seconds,
@@ -138,7 +139,7 @@ def measure(
     input_seconds=input_seconds,
     fed_seconds=fed_seconds,
     flops_per_step=cost.train_flops(config, 1),
-    gemm_flops=_gemm_flops(jnp.dtype(config.model.dtype)),
+    gemm_flops=_gemm_flops(jnp.dtype(config.model.dtype), mesh),
     copy_bytes=_copy_bytes(),
     faults_per_step=faults,
     fault_seconds=_fault_seconds(),
@@ -151,7 +152,7 @@ def machine() -> str:
   devices = jax.devices()
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
   return (
-    f'{len(devices)} x {devices[0].device_kind}, {_num_cores()} cores, '
+    f'{len(devices)} x {devices[0].device_kind}, {num_cores()} cores, '
     f'{memory:.0f} GiB of memory'
   )
 
@@ -165,13 +166,15 @@ def _median(run: Callable[[int], Any], times: int) -> float:
   return max(statistics.median(seconds), 1e-9)
 
 
-def _gemm_flops(dtype: Any) -> float:
-  """FLOP/s of one device."""
+def _gemm_flops(dtype: Any, mesh: Mesh) -> float:
+  """FLOP/s of all devices; the devices of a CPU share its cores."""
   matrix = jnp.ones((_MATRIX, _MATRIX), dtype)
   # A float32 sum is what lets a CPU use its bfloat16 unit.
   product = jax.jit(lambda a: jnp.dot(a, a, preferred_element_type=jnp.float32))
   product(matrix).block_until_ready()
-  return 2 * _MATRIX**3 / _median(lambda i: product(matrix).block_until_ready(), 5)
+  seconds = _median(lambda i: product(matrix).block_until_ready(), 5)
+  sharing = mesh.devices.flat[0].platform == 'cpu'
+  return 2 * _MATRIX**3 / seconds * (1 if sharing else mesh.devices.size)
 
 
 def _copy_bytes() -> float:
@@ -204,7 +207,8 @@ def _faults() -> int:
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 
-def _num_cores() -> int:
+def num_cores() -> int:
+  """Returns the cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -165,7 +165,9 @@ def train(
               test_split, config.data, size, sharding.process_rows(size)
             )
             row |= classify.evaluate(
-              program, state, (sharding.put_batch(batch, mesh) for batch in test)
+              program,
+              state,
+              (pipeline.place(batch, test_split, mesh) for batch in test),
             )
           score = metrics.score(row, config.checkpoint.best)
           is_best = score > max(scores.values(), default=-math.inf)

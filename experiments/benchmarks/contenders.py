@@ -26,7 +26,7 @@ def jax_step(config: ConfigDict) -> tuple[Callable[[], None], float]:
 
   from scaling import optim, sharding, step
 
-  mesh = sharding.make_mesh(1)
+  mesh = sharding.make_mesh()
   program = step.compile_program(config, mesh)
   rng = np.random.default_rng(0)
   high = {'image': 256, 'labels': config.data.num_classes, 'id': 100, 'epoch': 1}
@@ -88,6 +88,10 @@ def main(argv: list[str]) -> int:
   else:
     ops = 'native' if name == 'flax' else 'auto'
     config = make_config(NETS[net], dtype, int(batch_size), ops)
+    if name == 'ours':
+      from scaling import sharding
+
+      sharding.use_cores(int(cores), [int(batch_size)])
     run, compile_seconds = jax_step(config)
   run()
   print(json.dumps({'compile_seconds': compile_seconds}), flush=True)

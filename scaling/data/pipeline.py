@@ -26,6 +26,7 @@ from scaling.data.subsets import (
   Subset,
   balanced_subset,
   batch_ids,
+  halves,
   uniform_numbers,
   uniform_subset,
 )
@@ -94,7 +95,8 @@ def train_batch(
 
   Returns:
     `image` uint8 `[b, S, S, C]`, `labels` int32 `[b, K]` padded with -1, `id` uint32
-    `[b, 2]` (low and high half) and `epoch` uint32 `[b]`.
+    `[b, 2]` (low and high half) and `epoch` uint32 `[b]`. Images that are computed on
+    the device are left to `place`.
   """
   ids, epochs = batch_ids(step, batch_size, subset, data.order_seed)
   ids, epochs = ids[rows], epochs[rows]
@@ -102,12 +104,36 @@ def train_batch(
     numbers = uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
   else:
     numbers = None
-  return {
-    'image': _images(ids, split, data, numbers),
+  batch = {
     'labels': split.labels(ids),
-    'id': np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32),
+    'id': halves(ids),
     'epoch': epochs.astype(np.uint32),
   }
+  if split.generate is None:
+    batch['image'] = _images(ids, split, data, numbers)
+  return batch
+
+
+def place(batch: Batch, split: Split, mesh: Mesh) -> dict[str, jax.Array]:
+  """Returns a batch on the devices of a mesh, with its images.
+
+  Args:
+    batch: of `train_batch` or `test_batches`, this process's rows.
+    split: that it comes from.
+    mesh: to split the batch over.
+  """
+  placed = sharding.put_batch(batch, mesh)
+  if split.generate is None:
+    return placed
+  image = _generator(split.generate, mesh)(placed['id'])
+  if 'epoch' not in placed:  # only training augments, by id and epoch
+    del placed['id']
+  return placed | {'image': image}
+
+
+@functools.lru_cache(maxsize=4)
+def _generator(generate: Callable[[jax.Array], jax.Array], mesh: Mesh) -> Callable:
+  return jax.jit(generate, out_shardings=sharding.split_batch(mesh))
 
 
 def placed_batch(
@@ -132,7 +158,7 @@ def placed_batch(
     seed=config.seed,
     rows=sharding.process_rows(size),
   )
-  return sharding.put_batch(batch, mesh)
+  return place(batch, split, mesh)
 
 
 def test_batches(
@@ -151,18 +177,23 @@ def test_batches(
 
   Yields:
     `image` uint8 `[B, S, S, C]`, `labels` int32 `[B, K]` and `mask` float32 `[B]`: 1,
-    or 0 in the rows that fill up the last batch, whose labels are -1.
+    or 0 in the rows that fill up the last batch, whose labels are -1. In place of images
+    that are computed on the device, their `id` for `place`.
   """
   for start in range(0, split.num_images, batch_size):
     wanted = np.arange(start, start + batch_size)[rows]
     ids = wanted[wanted < split.num_images]
     fill = (0, len(wanted) - len(ids))
-    images = _images(ids, split, data, None)
-    yield {
-      'image': np.pad(images, (fill, (0, 0), (0, 0), (0, 0))),
+    batch = {
       'labels': np.pad(split.labels(ids), (fill, (0, 0)), constant_values=-1),
       'mask': np.pad(np.ones(len(ids), np.float32), fill),
     }
+    if split.generate is None:
+      images = _images(ids, split, data, None)
+      batch['image'] = np.pad(images, (fill, (0, 0), (0, 0), (0, 0)))
+    else:
+      batch['id'] = np.pad(halves(ids), (fill, (0, 0)))
+    yield batch
 
 
 test_batches.__test__ = False  # pytest takes the name for a test

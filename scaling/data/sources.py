@@ -10,7 +10,7 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from scaling.data import digits, folder, hierarchy, idx, made_up, tfds
+from scaling.data import digits, folder, hierarchy, idx, made_up, procedural, tfds
 from scaling.data.split import Split
 from scaling.errors import UserError
 
@@ -21,6 +21,7 @@ _SOURCES = {
   'folder': folder,
   'idx': idx,
   'made_up': made_up,
+  'procedural': procedural,
   'tfds': tfds,
 }
 # The fields that decide what is loaded.
@@ -39,6 +40,7 @@ _FIELDS = (
   'channels',
   'made_up_train',
   'made_up_test',
+  'procedural',
 )
 
 

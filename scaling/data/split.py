@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +35,8 @@ class Split:
     label_names: of the classes.
     fingerprint: changes with the content, as far as that is cheap to know.
     where: maps one id to words that find its image, for errors.
+    generate: maps ids, uint32 `[B, 2]` (low and high half), to the images on the device
+      that has the ids; set beside `images` where images are computed.
   """
 
   num_images: int
@@ -44,6 +47,7 @@ class Split:
   label_names: tuple[str, ...]
   fingerprint: str
   where: Callable[[int], str] = _by_id
+  generate: Callable[[jax.Array], jax.Array] | None = None
 
 
 def fingerprint(*parts: object) -> str:

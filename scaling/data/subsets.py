@@ -33,7 +33,7 @@ def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
   return words ^ (words >> np.uint64(31))
 
 
-def _words(num: int, *key: int | str) -> NDArray[np.uint64]:
+def key_words(num: int, *key: int | str) -> NDArray[np.uint64]:
   """Returns `num` (at most 8) words that depend on all of the key, on any machine."""
   text = json.dumps([part if isinstance(part, str) else int(part) for part in key])
   digest = hashlib.blake2b(text.encode(), digest_size=8 * num).digest()
@@ -56,7 +56,7 @@ class Permutation:
     self.size = size
     self._rows = np.uint64(math.isqrt(size - 1) + 1)
     self._columns = np.uint64(-(-size // int(self._rows)))
-    self._keys = _words(_ROUNDS, size, *key)
+    self._keys = key_words(_ROUNDS, size, *key)
 
   def __call__(self, positions: ArrayLike) -> Ids:
     """Returns the images at these positions, int64 of the same shape."""
@@ -225,6 +225,12 @@ def batch_ids(
   return subset.ids(ranks), epochs
 
 
+def halves(ids: ArrayLike) -> NDArray[np.uint32]:
+  """Returns the low and the high half of each id, uint32 `[B, 2]`, for devices."""
+  ids = np.asarray(ids, np.int64)
+  return np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)
+
+
 def uniform_numbers(
   num: int, *, seed: int, epochs: ArrayLike, ids: ArrayLike, purpose: str
 ) -> NDArray[np.float64]:
@@ -240,7 +246,7 @@ def uniform_numbers(
     ids: `[B]`.
     purpose: keeps the numbers of different uses apart.
   """
-  seed_key, epoch_key, step = _words(3, purpose, seed)
+  seed_key, epoch_key, step = key_words(3, purpose, seed)
   words = _mix(np.asarray(ids).astype(np.uint64) + seed_key)
   words = _mix(words ^ (np.asarray(epochs).astype(np.uint64) + epoch_key))
   # An odd step visits every word once before it repeats, as in splitmix64.

@@ -1,0 +1,117 @@
+"""Records by number from ArrayRecord files: one seek and one read for each.
+
+The reader's own ways to records at random start threads and read ahead for each of them,
+which takes some forty times as long.
+"""
+
+import collections
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from scaling.data.subsets import Ids
+from scaling.errors import UserError
+
+_OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'
+_OPEN = 128  # files that a thread keeps open
+
+
+class Shard(NamedTuple):
+  """Records `skip` to `skip + take` of a file."""
+
+  path: str
+  skip: int
+  take: int
+
+
+class Records:
+  """The records of several shards in a row, by number; any thread may ask.
+
+  Args:
+    shards: in their order.
+  """
+
+  def __init__(self, shards: Sequence[Shard]):
+    self._shards = list(shards)
+    self._ends = np.cumsum([shard.take for shard in shards], dtype=np.int64)
+    self._own = threading.local()
+
+  def __len__(self) -> int:
+    return int(self._ends[-1]) if self._shards else 0
+
+  def __call__(self, ids: Ids) -> list[bytes]:
+    """Returns the records of these ids, in their order.
+
+    Raises:
+      UserError: naming the file that is missing or cannot be read.
+    """
+    ids = np.asarray(ids, np.int64)
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
+      raise IndexError(f'{ids.min()}..{ids.max()} leaves 0..{len(self) - 1}')
+    shards = np.searchsorted(self._ends, ids, 'right')
+    found: list[bytes] = [b''] * len(ids)
+    for row in np.argsort(ids, kind='stable'):  # file by file, each from front to back
+      shard = self._shards[shards[row]]
+      number = int(ids[row] - self._ends[shards[row]]) + shard.take + shard.skip
+      try:
+        reader = self._open(shard.path)
+        reader.seek(number)
+        found[row] = reader.read()
+      except Exception as error:  # the reader raises what its C++ says
+        self._own.readers.pop(shard.path, None)
+        raise UserError(
+          f'record {number} of {shard.path} cannot be read ({_first_line(error)}); '
+          'fetch or prepare the file anew'
+        ) from error
+    return found
+
+  def where(self, record: int) -> str:
+    """Returns words that find a record, for errors."""
+    at = int(np.searchsorted(self._ends, record, 'right'))
+    shard = self._shards[at]
+    number = record - int(self._ends[at]) + shard.take + shard.skip
+    return f'record {number} of {os.path.basename(shard.path)}'
+
+  def _open(self, path: str) -> Any:
+    """Returns this thread's reader of a file, which no two threads may share."""
+    if not hasattr(self._own, 'readers'):
+      self._own.readers = collections.OrderedDict()
+    readers = self._own.readers
+    if path not in readers:
+      if len(readers) >= _OPEN:
+        readers.popitem(last=False)[1].close()
+      readers[path] = open_reader(path)
+    readers.move_to_end(path)
+    return readers[path]
+
+
+def open_reader(path: str) -> Any:
+  """Returns array_record's reader of a file, without threads and reading ahead."""
+  from array_record.python.array_record_module import ArrayRecordReader
+
+  return ArrayRecordReader(path, options=_OPTIONS)
+
+
+def count(path: str) -> int:
+  """Returns how many records a file has.
+
+  Raises:
+    UserError: for a file that is missing, torn or of another kind.
+  """
+  try:
+    reader = open_reader(path)
+    num_records = reader.num_records()
+    reader.close()
+  except Exception as error:
+    raise UserError(
+      f'{path} is no whole ArrayRecord file ({_first_line(error)}); fetch or prepare it '
+      'anew'
+    ) from error
+  return num_records
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).splitlines() or [type(error).__name__])[0][:200]
