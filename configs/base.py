@@ -18,12 +18,13 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   data = config.data = ml_collections.ConfigDict()
-  data.source = 'made_up'  # digits | tfds | folder | idx | made_up | procedural
+  # digits | tfds | array_record | tar | folder | idx | made_up | procedural
+  data.source = 'made_up'
   data.name = 'made_up'  # of the set; a TFDS set is found by it
-  data.train_split = 'train'  # TFDS split; sub-folder (folder); file prefix (idx)
+  data.train_split = 'train'  # TFDS split; sub-folder (folder); file prefix (others)
   data.test_split = 'test'  # the same for the test images
   data.test_fraction = 0.2  # held back, by class, where the source has no test part
-  data.image_key = 'image'  # features of a TFDS set
+  data.image_key = 'image'  # features of a record
   data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
@@ -44,6 +45,7 @@ def get_config() -> ml_collections.ConfigDict:
   data.flip = False  # random horizontal flip
   data.min_crop_area = 0.0  # random-resized-crop keeps at least this share; 0: none
   data.resize_short = 0  # pixels of the short side before the centre crop in tests
+  data.corrupt = 'stop'  # at an image that cannot be read | skip it, and list it
   data.made_up_train = 4096  # images in the made-up set
   data.made_up_test = 256  # and in its test part
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from scaling import architectures, metrics
+from scaling import architectures, files
 from scaling import config as config_lib
 from scaling.data import sources
 from scaling.errors import UserError
@@ -146,7 +146,7 @@ def write_study(
     if not (folder / 'config.json').exists():
       folder.mkdir(parents=True, exist_ok=True)
       text = json.dumps(config_lib.plain(cell.config), indent=2)
-      metrics.write_atomically(folder / 'config.json', text)
+      files.write_atomically(folder / 'config.json', text)
   study = {
     'version': 1,
     'name': config.name,
@@ -156,7 +156,7 @@ def write_study(
   }
   text = json.dumps(study, indent=2)
   if not path.exists() or path.read_text() != text:
-    metrics.write_atomically(path, text)
+    files.write_atomically(path, text)
 
 
 def _without(fields: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:

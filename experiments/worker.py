@@ -163,12 +163,12 @@ def read_config(cell: pathlib.Path) -> ConfigDict:
 
 def use_cores(*configs: ConfigDict) -> None:
   """Lets JAX see a device for each core that these configs can use."""
-  from scaling import perf, sharding
+  from scaling import processes, sharding
 
   sizes = [
     size for c in configs for size in (c.train.batch_size, c.log.eval_batch_size)
   ]
-  sharding.use_cores(perf.num_cores(), sizes)
+  sharding.use_cores(processes.num_cores(), sizes)
 
 
 def log_to_stdout() -> None:

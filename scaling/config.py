@@ -17,8 +17,18 @@ from scaling import architectures
 from scaling.errors import UserError
 
 _CHOICES = {
-  'data.source': ('digits', 'tfds', 'folder', 'idx', 'made_up', 'procedural'),
+  'data.source': (
+    'digits',
+    'tfds',
+    'array_record',
+    'tar',
+    'folder',
+    'idx',
+    'made_up',
+    'procedural',
+  ),
   'data.subset': ('uniform', 'balanced'),
+  'data.corrupt': ('stop', 'skip'),
   'model.name': ('resnet', 'bit', 'vit', 'xception'),
   'model.form': ('small', 'imagenet'),
   'model.dtype': ('float32', 'bfloat16'),
@@ -103,9 +113,21 @@ _NOT_COMPILED = (
   'data.subset_seed',
   'data.order_seed',
   'data.resize_short',
+  'data.corrupt',
   'data.made_up_train',
   'data.made_up_test',
-  'data.procedural',
+  'data.procedural.num_train',
+  'data.procedural.num_test',
+  'data.procedural.seed',
+  'data.procedural.exponent',
+  'data.procedural.zipf',
+  'data.procedural.more_objects',
+  'data.procedural.wrong',
+  'data.procedural.missing',
+  'data.procedural.branching',
+  'data.procedural.ancestors',
+  'data.procedural.parts',
+  'data.procedural.noise',
   'train.epochs',
   'train.steps',
   'optim.lr',
@@ -252,11 +274,7 @@ def identity(config: ConfigDict | Mapping[str, Any]) -> str:
 def program_key(config: ConfigDict) -> str:
   """Returns a text that is equal for configs that share compiled programs."""
   fields = flat(config)
-  return json.dumps({k: v for k, v in fields.items() if not _not_compiled(k)})
-
-
-def _not_compiled(name: str) -> bool:
-  return name in _NOT_COMPILED or name.rpartition('.')[0] in _NOT_COMPILED
+  return json.dumps({k: v for k, v in fields.items() if k not in _NOT_COMPILED})
 
 
 def cell_name(config: ConfigDict) -> str:

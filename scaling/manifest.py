@@ -59,7 +59,7 @@ def make(
   steps: int,
   num_full: int,
   num_test: int,
-  fingerprint: str,
+  fingerprints: dict[str, str],
 ) -> dict[str, Any]:
   """Returns the content of a cell's manifest.json."""
   devices = program.mesh.devices
@@ -84,6 +84,6 @@ def make(
     'examples': steps * config.train.batch_size,
     'num_full': num_full,
     'num_test': num_test,
-    'data_fingerprint': fingerprint,
+    **fingerprints,
     'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }

@@ -11,6 +11,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from scaling import files
+
 _TAIL_BYTES = 8192
 
 
@@ -47,7 +49,7 @@ def last_row(path: pathlib.Path) -> dict[str, Any]:
 def cut_rows(path: pathlib.Path, last_step: int) -> list[dict[str, Any]]:
   """Drops what was written beyond a step, and returns what is left."""
   rows = [row for row in read_rows(path) if row['step'] <= last_step]
-  write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
+  files.write_atomically(path, ''.join(json.dumps(row) + '\n' for row in rows))
   return rows
 
 
@@ -55,20 +57,6 @@ def score(row: Mapping[str, float], metric: str) -> float:
   """Returns how good a row is by a metric, more being better; -inf without one."""
   value = row.get(metric, math.nan)
   return -math.inf if math.isnan(value) else -value if 'loss' in metric else value
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-  """Replaces a file at once: a reader sees the old text or the new, never a part."""
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    with temporary.open('w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    temporary.replace(path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
 
 
 class Writer:

@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import cost, optim, sharding, speed, step
+from scaling import cost, optim, processes, sharding, speed, step
 from scaling.data import pipeline, sources
 
 _MATRIX = 2048  # rows of the square matrices whose product is timed
@@ -131,7 +131,7 @@ def measure(
   say('the machine by itself')
   return Measured(
     num_devices=mesh.devices.size,
-    num_cores=num_cores(),
+    num_cores=processes.num_cores(),
     batch_size=config.train.batch_size,
     steps=steps,
     compile_seconds=program.compile_seconds,
@@ -152,7 +152,7 @@ def machine() -> str:
   devices = jax.devices()
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
   return (
-    f'{len(devices)} x {devices[0].device_kind}, {num_cores()} cores, '
+    f'{len(devices)} x {devices[0].device_kind}, {processes.num_cores()} cores, '
     f'{memory:.0f} GiB of memory'
   )
 
@@ -205,10 +205,3 @@ def _fault_seconds() -> float:
 
 def _faults() -> int:
   return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-
-
-def num_cores() -> int:
-  """Returns the cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

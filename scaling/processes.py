@@ -1,9 +1,13 @@
-"""What the processes of one run must agree on. A single process is asked nothing.
+"""What the processes of one run must agree on, and the cores of each.
+
+A single process is asked nothing.
 
 Every process runs the same program on its own part of the devices. Where what to do
 next depends on something that they see differently (a signal, a clock, a broken file),
 all must hear the same answer, or they wait for each other for ever.
 """
+
+import os
 
 import jax
 import jax.numpy as jnp
@@ -57,3 +61,10 @@ class Votes:
       jax.make_array_from_process_local_data(self._split, votes)
     )
     return bool(heard[0]), bool(heard[1])
+
+
+def num_cores() -> int:
+  """Returns the cores that this process may use."""
+  if hasattr(os, 'sched_getaffinity'):
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1

@@ -18,10 +18,11 @@ import jax
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import manifest, metrics, optim, processes, sharding, step
+from scaling import files, manifest, metrics, optim, processes, sharding, step
 from scaling.checkpoint import Checkpoints
 from scaling.clock import Clock
 from scaling.data import pipeline, sources
+from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import classify
 from scaling.speed import Speed
@@ -89,6 +90,11 @@ def train(
     if checkpoints.latest_step == num_steps and is_last_row(rows, num_steps):
       return rows[-1]
 
+    prints = {
+      'data_fingerprint': train_split.fingerprint,
+      'test_fingerprint': test_split.fingerprint,
+    }
+    _check_same_images(workdir / 'manifest.json', prints, checkpoints.latest_step)
     with clock.measure('compile'):
       program = step.compile_program(
         config, mesh, cropped=train_split.encoded is not None, fsdp=fsdp
@@ -101,9 +107,9 @@ def train(
         steps=num_steps,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
-        fingerprint=train_split.fingerprint,
+        fingerprints=prints,
       )
-      metrics.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
+      files.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
     init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
     schedule = optim.make_schedule(config, num_steps)
@@ -126,12 +132,17 @@ def train(
     evaluated = {row['step'] for row in rows if 'test/loss' in row}
     scores = {row['step']: metrics.score(row, config.checkpoint.best) for row in rows}
 
+    skipped = None
+    if config.data.corrupt == 'skip':
+      own = '' if processes.is_first() else f'-{jax.process_index()}'
+      skipped = Skipped(workdir / f'skipped{own}.txt')
     make_batch = functools.partial(
       pipeline.placed_batch,
       config=config,
       split=train_split,
       subset=subset,
       mesh=mesh,
+      skipped=skipped,
     )
 
     batches = pipeline.prefetch(make_batch, done, num_steps)
@@ -162,7 +173,7 @@ def train(
           with clock.measure('eval'):
             size = config.log.eval_batch_size
             test = pipeline.test_batches(
-              test_split, config.data, size, sharding.process_rows(size)
+              test_split, config.data, size, sharding.process_rows(size), skipped
             )
             row |= classify.evaluate(
               program,
@@ -211,6 +222,8 @@ def train(
   finally:
     checkpoints.close()
 
+  if skipped:
+    LOG.warning('%d images could not be read and were skipped', len(skipped))
   processes.meet('end')  # the first has written all that the others read
   rows = metrics.read_rows(rows_path)
   if not is_last_row(rows, num_steps):
@@ -235,7 +248,23 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
     return
   if processes.is_first():
     workdir.mkdir(parents=True, exist_ok=True)
-    metrics.write_atomically(path, json.dumps(fields, indent=2))
+    files.write_atomically(path, json.dumps(fields, indent=2))
+
+
+def _check_same_images(
+  path: pathlib.Path, fingerprints: dict[str, str], saved: int | None
+) -> None:
+  """Refuses to go on from a checkpoint with other images than it was trained on."""
+  if saved is None or not path.exists():
+    return
+  before = json.loads(path.read_text(encoding='utf-8'))
+  for name, fingerprint in fingerprints.items():
+    if before.get(name, fingerprint) != fingerprint:
+      part = 'training' if name == 'data_fingerprint' else 'test'
+      raise UserError(
+        f'the {part} images are not those of {path.parent} until step {saved}; bring the '
+        'old set back, or use another --workdir'
+      )
 
 
 def is_last_row(rows: list[dict[str, Any]], num_steps: int) -> bool:

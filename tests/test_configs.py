@@ -73,7 +73,8 @@ def test_every_field_has_a_comment():
       above, fresh = '', False
     else:
       part, name, rest = field.groups()
-      found.add(name if part == 'config' else f'{part}.{name}')
+      parents = {'config': '', 'procedural': 'data.procedural.'}
+      found.add(parents.get(part, f'{part}.') + name)
       # Lines above speak for the next field, and for those that they name.
       if '#' not in rest and not fresh and f'`{name}`' not in above:
         missing.append(f'{part}.{name}')

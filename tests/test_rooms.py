@@ -14,6 +14,9 @@ ROOMS = ('analysis', 'configs', 'experiments', 'scaling')
 # A package, and the files or folders of its one home.
 HOMES = {
   'PIL': 'scaling/data/',
+  'cv2': 'scaling/data/decode.py',
+  'fsspec': 'scaling/data/tar.py',
+  'google': 'scaling/data/examples.py',  # protobuf
   'absl': 'experiments/cli.py',
   'array_record': 'scaling/data/',
   'clu': 'scaling/step.py',

@@ -42,13 +42,15 @@ class Contender:
   def __init__(self, *argv: str):
     self.seconds: list[float] = []
     self.cpu_seconds: list[float] = []
+    # Each contender has as many devices as its own rule says.
+    inherited = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
     self._process = subprocess.Popen(
       [sys.executable, '-m', 'experiments.benchmarks.contenders', *argv],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      env={'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': TUNABLES, **os.environ},
+      env={'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': TUNABLES, **inherited},
     )
     self.first = self._read()
 

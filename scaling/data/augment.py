@@ -78,7 +78,7 @@ def _pad_crop(image: jax.Array, offset: jax.Array, pad: int) -> jax.Array:
 
 
 def _resized_crop(image: jax.Array, numbers: jax.Array, min_area: float) -> jax.Array:
-  """Returns the crop of `scaling.data.decode.random_resized_crop`, of square images."""
+  """Returns the crop of `scaling.data.decode.random_box`, of a square image."""
   height, width = image.shape[:2]
   area = (min_area + (1 - min_area) * numbers[0]) * height * width
   low = jnp.maximum(math.log(_ASPECTS[0]), jnp.log(area / height**2))

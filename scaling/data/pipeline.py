@@ -7,7 +7,6 @@ resumes by asking for the next step. Pixels stay bytes until they reach the devi
 import collections
 import concurrent.futures
 import functools
-import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Generic, Self, TypeVar
@@ -18,8 +17,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling import sharding
-from scaling.data.decode import decode, random_resized_crop, resize_center_crop
+from scaling import processes, sharding
+from scaling.data.decode import (
+  Box,
+  CorruptError,
+  center_box,
+  decode_crop,
+  random_box,
+)
+from scaling.data.skipped import Skipped
 from scaling.data.split import Split
 from scaling.data.subsets import (
   Ids,
@@ -35,6 +41,7 @@ from scaling.errors import UserError
 Batch = dict[str, np.ndarray]
 T = TypeVar('T')
 
+_REPLACEMENTS = 32  # tried in the place of an image that cannot be read
 _LABELS_READ = 4096  # at a time: an encoded set reads whole records for them
 
 
@@ -78,6 +85,7 @@ def train_batch(
   batch_size: int,
   seed: int,
   rows: slice = slice(None),
+  skipped: Skipped | None = None,
 ) -> Batch:
   """Returns the batch that the update after `step` finished ones trains on.
 
@@ -92,26 +100,56 @@ def train_batch(
     batch_size: images, over all processes.
     seed: of the augmentation.
     rows: of the global batch, for this process.
+    skipped: is told of images that cannot be read, in whose place others of the subset
+      then come, drawn by id and epoch; None raises.
 
   Returns:
     `image` uint8 `[b, S, S, C]`, `labels` int32 `[b, K]` padded with -1, `id` uint32
     `[b, 2]` (low and high half) and `epoch` uint32 `[b]`. Images that are computed on
     the device are left to `place`.
+
+  Raises:
+    CorruptError: for an image that cannot be read, or too many of them.
   """
   ids, epochs = batch_ids(step, batch_size, subset, data.order_seed)
   ids, epochs = ids[rows], epochs[rows]
-  if data.min_crop_area > 0:
-    numbers = uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
-  else:
-    numbers = None
-  batch = {
+  batch = {}
+  if split.generate is None:
+    batch['image'], read = _train_images(ids, epochs, split, data, seed, skipped)
+    for attempt in range(_REPLACEMENTS):
+      if not (bad := np.flatnonzero(~read)).size:
+        break
+      purpose = f'replacement {attempt}'
+      draws = uniform_numbers(
+        1, seed=seed, epochs=epochs[bad], ids=ids[bad], purpose=purpose
+      )
+      ids[bad] = subset.ids((draws[:, 0] * subset.num_images).astype(np.int64))
+      batch['image'][bad], read[bad] = _train_images(
+        ids[bad], epochs[bad], split, data, seed, skipped
+      )
+    if not read.all():
+      raise CorruptError(
+        f'{_REPLACEMENTS} images in a row cannot be read; is --data_dir the right one?'
+      )
+  return batch | {
     'labels': split.labels(ids),
     'id': halves(ids),
     'epoch': epochs.astype(np.uint32),
   }
-  if split.generate is None:
-    batch['image'] = _images(ids, split, data, numbers)
-  return batch
+
+
+def _train_images(
+  ids: Ids,
+  epochs: Ids,
+  split: Split,
+  data: ConfigDict,
+  seed: int,
+  skipped: Skipped | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+  numbers = None
+  if data.min_crop_area > 0:
+    numbers = uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
+  return _images(ids, split, data, numbers, skipped)
 
 
 def place(batch: Batch, split: Split, mesh: Mesh) -> dict[str, jax.Array]:
@@ -137,7 +175,13 @@ def _generator(generate: Callable[[jax.Array], jax.Array], mesh: Mesh) -> Callab
 
 
 def placed_batch(
-  step: int, *, config: ConfigDict, split: Split, subset: Subset, mesh: Mesh
+  step: int,
+  *,
+  config: ConfigDict,
+  split: Split,
+  subset: Subset,
+  mesh: Mesh,
+  skipped: Skipped | None = None,
 ) -> dict[str, jax.Array]:
   """Returns `train_batch` of a config on the devices of a mesh, this process's rows.
 
@@ -147,6 +191,7 @@ def placed_batch(
     split: the training part.
     subset: the training images.
     mesh: to split the batch over.
+    skipped: see `train_batch`.
   """
   size = config.train.batch_size
   batch = train_batch(
@@ -157,6 +202,7 @@ def placed_batch(
     batch_size=size,
     seed=config.seed,
     rows=sharding.process_rows(size),
+    skipped=skipped,
   )
   return place(batch, split, mesh)
 
@@ -166,6 +212,7 @@ def test_batches(
   data: ConfigDict,
   batch_size: int,
   rows: slice = slice(None),  # noqa: PT028 - not a test
+  skipped: Skipped | None = None,  # noqa: PT028
 ) -> Iterator[Batch]:
   """Yields all images in order, in batches of one size.
 
@@ -174,26 +221,31 @@ def test_batches(
     data: the `data` part of the config.
     batch_size: images, over all processes.
     rows: of each global batch, for this process.
+    skipped: is told of images that cannot be read, which then do not count; None
+      raises.
 
   Yields:
     `image` uint8 `[B, S, S, C]`, `labels` int32 `[B, K]` and `mask` float32 `[B]`: 1,
-    or 0 in the rows that fill up the last batch, whose labels are -1. In place of images
+    or 0 in the rows that fill up the last batch and those of images that cannot be
+    read, whose labels are -1. In place of images
     that are computed on the device, their `id` for `place`.
   """
   for start in range(0, split.num_images, batch_size):
     wanted = np.arange(start, start + batch_size)[rows]
     ids = wanted[wanted < split.num_images]
     fill = (0, len(wanted) - len(ids))
-    batch = {
-      'labels': np.pad(split.labels(ids), (fill, (0, 0)), constant_values=-1),
-      'mask': np.pad(np.ones(len(ids), np.float32), fill),
-    }
+    labels, read = split.labels(ids), np.ones(len(ids), bool)
+    batch = {}
     if split.generate is None:
-      images = _images(ids, split, data, None)
+      images, read = _images(ids, split, data, None, skipped)
       batch['image'] = np.pad(images, (fill, (0, 0), (0, 0), (0, 0)))
+      labels = np.where(read[:, None], labels, -1)
     else:
       batch['id'] = np.pad(halves(ids), (fill, (0, 0)))
-    yield batch
+    yield batch | {
+      'labels': np.pad(labels, (fill, (0, 0)), constant_values=-1),
+      'mask': np.pad(read.astype(np.float32), fill),
+    }
 
 
 test_batches.__test__ = False  # pytest takes the name for a test
@@ -201,24 +253,45 @@ test_batches.__test__ = False  # pytest takes the name for a test
 
 @functools.cache
 def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), 'decode')
+  return concurrent.futures.ThreadPoolExecutor(processes.num_cores(), 'decode')
 
 
 def _images(
-  ids: Ids, split: Split, data: ConfigDict, numbers: NDArray[np.float64] | None
-) -> NDArray[np.uint8]:
-  """Returns the images, cropped to size at random (with `numbers`) or in the centre."""
+  ids: Ids,
+  split: Split,
+  data: ConfigDict,
+  numbers: NDArray[np.float64] | None,
+  skipped: Skipped | None,
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+  """Returns images, cropped at random (with `numbers`) or in the centre, and which are.
+
+  An image that cannot be read is black and False, and noted in `skipped`; without that
+  its error is raised.
+  """
   if split.images is not None:
-    return split.images(ids)
+    return split.images(ids), np.ones(len(ids), bool)
   assert split.encoded is not None
+  size = data.image_size
 
-  def prepare(row: int, encoded: bytes) -> NDArray[np.uint8]:
-    image = decode(encoded, data.channels, split.where(int(ids[row])))
-    if numbers is None:
-      return resize_center_crop(image, data.image_size, data.resize_short)
-    return random_resized_crop(image, data.image_size, data.min_crop_area, numbers[row])
+  def prepare(row: int, encoded: bytes) -> NDArray[np.uint8] | None:
+    def box(height: int, width: int) -> Box:
+      if numbers is None:
+        return center_box(height, width, size, data.resize_short)
+      return random_box(height, width, data.min_crop_area, numbers[row])
 
-  return np.stack(list(_decoders().map(prepare, range(len(ids)), split.encoded(ids))))
+    where = split.where(int(ids[row]))
+    try:
+      return decode_crop(encoded, data.channels, where, box, size)
+    except CorruptError as error:
+      if skipped is None:
+        raise
+      skipped.add(str(error))
+      return None
+
+  found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
+  read = np.array([image is not None for image in found], bool)
+  black = np.zeros((size, size, data.channels), np.uint8)
+  return np.stack([black if image is None else image for image in found]), read
 
 
 class Prefetch(Generic[T]):

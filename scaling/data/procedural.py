@@ -19,13 +19,11 @@ import dataclasses
 import functools
 from types import ModuleType
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling.data import hierarchy, rendering
+from scaling.data import hierarchy
 from scaling.data.split import Split, fingerprint
 from scaling.data.subsets import Ids, Permutation, halves, key_words
 from scaling.data.words import mix, words
@@ -285,6 +283,12 @@ def given_labels(ids, world: World) -> tuple[NDArray[np.int32], NDArray[np.int32
 def _split(
   data: ConfigDict, world: World, num_images: int, first: int, *, clean: bool
 ) -> Split:
+  # The command line looks at sources long before it needs a device.
+  import jax
+  import jax.numpy as jnp
+
+  from scaling.data import rendering
+
   table = _ancestors(data)
 
   def labels(ids: Ids) -> NDArray[np.int32]:

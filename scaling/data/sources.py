@@ -10,18 +10,30 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from scaling.data import digits, folder, hierarchy, idx, made_up, procedural, tfds
+from scaling.data import (
+  array_record,
+  digits,
+  folder,
+  hierarchy,
+  idx,
+  made_up,
+  procedural,
+  tar,
+  tfds,
+)
 from scaling.data.split import Split
 from scaling.errors import UserError
 
 __all__ = ['Split', 'at_hand', 'load']
 
 _SOURCES = {
+  'array_record': array_record,
   'digits': digits,
   'folder': folder,
   'idx': idx,
   'made_up': made_up,
   'procedural': procedural,
+  'tar': tar,
   'tfds': tfds,
 }
 # The fields that decide what is loaded.

@@ -7,8 +7,8 @@ the same, and none has to hold what it can compute or read on demand.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,7 +47,7 @@ class Split:
   label_names: tuple[str, ...]
   fingerprint: str
   where: Callable[[int], str] = _by_id
-  generate: Callable[[jax.Array], jax.Array] | None = None
+  generate: Callable[[Any], Any] | None = None
 
 
 def fingerprint(*parts: object) -> str:
@@ -82,6 +82,18 @@ def in_memory(
     label_names=tuple(label_names),
     fingerprint=fingerprint(images.shape, sample, labels, tuple(label_names)),
   )
+
+
+def read_classes(text: str, path: str) -> tuple[str, ...]:
+  """Returns the names of classes that a file lists, one a line.
+
+  Raises:
+    UserError: for an empty name and the same one twice.
+  """
+  names = tuple(text.splitlines())
+  if len(set(names)) < len(names) or not all(names):
+    raise UserError(f'{path} must name each class once, one a line')
+  return names
 
 
 def one_label(labels: NDArray[np.integer], max_labels: int) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""Pillow's images to pixels, and the two crops."""
+"""Encoded images to pixels, and the two crops."""
 
 import io
 
@@ -6,10 +6,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scaling.data.decode import decode, random_resized_crop, resize_center_crop
+from scaling.data.decode import (
+  center_box,
+  crop,
+  decode,
+  decode_crop,
+  jpeg_size,
+  random_box,
+)
 from scaling.errors import UserError
 
 COLOURS = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+
+
+def random_resized_crop(image, size, min_area, numbers):
+  return crop(image, random_box(*image.shape[:2], min_area, numbers), size)
+
+
+def resize_center_crop(image, size, resize_short):
+  return crop(image, center_box(*image.shape[:2], size, resize_short), size)
 
 
 def encode(image: Image.Image, form: str, **options) -> bytes:
@@ -65,7 +80,8 @@ def test_corrupt_images_are_named(png):
   flipped[len(whole) // 2] ^= 0xFF
   for broken in (b'', b'text', whole[: len(whole) // 2], bytes(flipped), whole[:20]):
     with pytest.raises(
-      UserError, match=r'^cats/1\.png is no readable image .*mend it$'
+      UserError,
+      match=r'^cats/1\.png is no readable image .*mend it, or set data\.corrupt=skip$',
     ):
       decode(broken, 3, 'cats/1.png')
 
@@ -120,3 +136,47 @@ def test_centre_crop_takes_the_centre():
 def test_centre_crop_of_less_than_it_needs():
   with pytest.raises(UserError, match=r'data\.resize_short=200 .*data\.image_size=224'):
     resize_center_crop(np.zeros((300, 300, 3), np.uint8), 224, 200)
+
+
+def photo(height: int, width: int) -> np.ndarray:
+  """Smooth shapes with some grain, as photographs have."""
+  y, x = np.mgrid[:height, :width] / 40
+  waves = [np.sin(x + k) * np.cos(y * (1 + k / 3)) for k in range(3)]
+  grain = np.random.default_rng(0).normal(0, 3, (height, width, 3))
+  return np.clip(128 + 90 * np.stack(waves, -1) + grain, 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+  'options', [{}, {'progressive': True}, {'exif': b'Exif' * 999}]
+)
+def test_sizes_are_read_from_the_header(options):
+  encoded = encode(Image.fromarray(photo(60, 100)), 'JPEG', **options)
+  assert jpeg_size(encoded) == (60, 100)
+  for stop in range(0, len(encoded), 7):
+    assert jpeg_size(encoded[:stop]) in (None, (60, 100))
+  assert jpeg_size(encode(Image.fromarray(photo(60, 100)), 'PNG')) is None
+
+
+@pytest.mark.parametrize('shape', [(100, 140), (250, 333), (401, 900), (1000, 817)])
+def test_large_jpegs_are_decoded_small(shape):
+  encoded = encode(Image.fromarray(photo(*shape)), 'JPEG', quality=95)
+  for numbers in np.random.default_rng(1).random((5, 4)):
+
+    def box(height, width, numbers=numbers):
+      # On whole pixels at any size, for else each size rounds by itself.
+      edges = random_box(height, width, 0.5, numbers)
+      return tuple(edge // 8 * 8 for edge in edges)
+
+    small = decode_crop(encoded, 3, 'x', box, 48)
+    whole = decode(encoded, 3, 'x')
+    means = Image.fromarray(whole).resize((48, 48), Image.Resampling.BOX, box(*shape))
+    # Below a level is what rounding and the grain leave.
+    assert np.abs(small - np.asarray(means, float)).mean() < 1
+    assert np.abs(crop(whole, box(*shape), 48) - np.asarray(means, float)).mean() < 1
+
+
+def test_turned_photographs_are_left_as_they_lie():
+  exif = Image.Exif()
+  exif[0x0112] = 6  # turn by 90 degrees
+  encoded = encode(Image.fromarray(photo(40, 64)), 'JPEG', exif=exif.tobytes())
+  assert decode(encoded, 3, 'x').shape == (40, 64, 3)

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from scaling.data import sources, tfds
+from scaling.data import examples, sources
 from scaling.errors import UserError
 
 FASHION = pathlib.Path('/usr/share/datasets/fashion-mnist')
@@ -404,7 +404,7 @@ def test_tfds_several_labels(on_tfds, tfds_dir):
 
 def test_labels_beyond_the_head_are_refused():
   def pad(labels):
-    return tfds._pad_labels(labels, 5, 2, lambda row: f'image {row} of birds')
+    return examples.pad_labels(labels, 5, 2, lambda row: f'image {row} of birds')
 
   assert pad([[4, 0], [], [2, 2]]).tolist() == [[4, 0], [-1, -1], [2, -1]]
   for wrong in (5, 99, -1):
@@ -484,7 +484,7 @@ def test_tfds_truncated_file(on_tfds, tfds_dir, tmp_path):
   shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
   (path,) = (tmp_path / 'tiny_single' / '1.0.0').glob('*-train.array_record*')
   path.write_bytes(path.read_bytes()[:3000])
-  with pytest.raises(UserError, match=r'has 0 readable records of 20; prepare'):
+  with pytest.raises(UserError, match=r'no whole ArrayRecord file .*prepare it anew'):
     sources.load(on_tfds, str(tmp_path))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 
 import pytest
 
@@ -77,35 +76,6 @@ def test_what_is_written_after_a_torn_line_and_a_cut_is_whole(path):
 def test_rows_beyond_a_step_are_cut(path, last, left):
   assert metrics.cut_rows(path, last) == ROWS[:left]
   assert metrics.read_rows(path) == ROWS[:left]
-
-
-def test_a_file_is_replaced_and_no_temporary_left(tmp_path):
-  path = tmp_path / 'file.json'
-  for text in ('old', 'newer, longer: ×'):
-    metrics.write_atomically(path, text)
-    assert path.read_text(encoding='utf-8') == text
-  assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize('broken', ['fsync', 'replace', 'encode'])
-def test_a_failed_write_leaves_the_old_file_and_no_temporary(
-  tmp_path, monkeypatch, broken
-):
-  path = tmp_path / 'file.json'
-  metrics.write_atomically(path, 'old')
-
-  def fail(*_):
-    raise OSError('no space left on device')
-
-  if broken == 'fsync':
-    monkeypatch.setattr(os, 'fsync', fail)
-  elif broken == 'replace':
-    monkeypatch.setattr(type(path), 'replace', fail)
-  text = 'torn \ud800' if broken == 'encode' else 'new'
-  with pytest.raises((OSError, UnicodeEncodeError)):
-    metrics.write_atomically(path, text)
-  assert path.read_text() == 'old'
-  assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize('wanted', [False, True])

@@ -1,0 +1,146 @@
+"""Sets whose images and labels lie in the same record: read together, asked for apart."""
+
+import collections
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scaling.data.decode import CorruptError, decode
+from scaling.data.split import Split, in_memory
+from scaling.data.subsets import Ids
+from scaling.errors import UserError
+
+Example = tuple[bytes, Sequence[int]]  # encoded image, labels
+Read = Callable[[Ids], list[Example]]
+
+_MEMORY_BYTES = 4 * 2**30  # of pixels: larger sets are decoded batch by batch
+_AT_ONCE = 1024
+
+
+def parse(record: bytes, image_key: str, label_key: str) -> Example:
+  """Returns the encoded image and the labels of a tf.train.Example.
+
+  Raises:
+    CorruptError: if it is none, or has no such image.
+  """
+  from google.protobuf.message import DecodeError
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  try:
+    example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
+    feature = example.features.feature
+    encoded = feature[image_key].bytes_list.value[0]
+  except (DecodeError, IndexError) as error:
+    raise CorruptError(
+      f'a record is no tf.train.Example with bytes as {image_key!r}; correct '
+      'data.image_key, or prepare the set anew'
+    ) from error
+  return encoded, list(feature[label_key].int64_list.value)
+
+
+def make_split(
+  read: Read,
+  num_images: int,
+  label_names: Sequence[str],
+  *,
+  max_labels: int,
+  where: Callable[[int], str],
+  fingerprint: str,
+) -> Split:
+  """Returns the part whose examples `read` returns.
+
+  Args:
+    read: maps ids `[B]` to their examples; any thread may call it.
+    num_images: how many.
+    label_names: of the classes.
+    max_labels: room for the labels of an image.
+    where: maps one id to words that find its image.
+    fingerprint: of the content.
+  """
+  read = remembered(read)
+  names = tuple(label_names)
+
+  def labels(ids: Ids) -> NDArray[np.int32]:
+    found = [labels for _, labels in read(ids)]
+    return pad_labels(found, len(names), max_labels, lambda row: where(int(ids[row])))
+
+  return Split(
+    num_images=num_images,
+    num_classes=len(names),
+    labels=labels,
+    images=None,
+    encoded=lambda ids: [encoded for encoded, _ in read(ids)],
+    label_names=names,
+    fingerprint=fingerprint,
+    where=where,
+  )
+
+
+def remembered(read: Read) -> Read:
+  """Returns `read` with its last two batches kept: labels are asked for after images."""
+  recent: collections.OrderedDict[bytes, list[Example]] = collections.OrderedDict()
+  lock = threading.Lock()
+
+  def answer(ids: Ids) -> list[Example]:
+    key = np.asarray(ids, np.int64).tobytes()
+    with lock:
+      if key not in recent:
+        recent[key] = read(ids)
+        if len(recent) > 2:
+          recent.popitem(last=False)
+      return recent[key]
+
+  return answer
+
+
+def into_memory(split: Split, shape: tuple[int, int, int]) -> Split:
+  """Returns the part with its images `[H, W, C]` decoded, if memory has room for it."""
+  assert split.encoded is not None
+  if not 0 < split.num_images * int(np.prod(shape)) <= _MEMORY_BYTES:
+    return split
+  images = np.empty((split.num_images, *shape), np.uint8)
+  labels = []
+  for start in range(0, split.num_images, _AT_ONCE):
+    ids = np.arange(start, min(start + _AT_ONCE, split.num_images))
+    for i, encoded in zip(ids, split.encoded(ids), strict=True):
+      where = split.where(int(i))
+      pixels = decode(encoded, shape[-1], where)
+      if pixels.shape != shape:
+        raise UserError(
+          f'{where} has the shape {pixels.shape}, and its set says {shape}; prepare the '
+          'set anew'
+        )
+      images[i] = pixels
+    labels.append(split.labels(ids))
+  return in_memory(images, np.concatenate(labels), split.label_names)
+
+
+def pad_labels(
+  labels: Sequence[Sequence[int]],
+  num_classes: int,
+  max_labels: int,
+  where: Callable[[int], str],
+) -> NDArray[np.int32]:
+  """Returns the distinct labels of each image `[B, K]`, then -1.
+
+  Raises:
+    UserError: for more labels than there is room for, or one that is no class.
+  """
+  table = np.full((len(labels), max_labels), -1, np.int32)
+  for row, values in enumerate(labels):
+    distinct = list(dict.fromkeys(values))
+    if len(distinct) > max_labels:
+      most = max(len(set(values)) for values in labels)
+      raise UserError(
+        f'data.max_labels={max_labels} is too few: {where(row)} has {len(distinct)};'
+        f' set it to {most} or more'
+      )
+    if wrong := [value for value in distinct if not 0 <= value < num_classes]:
+      raise UserError(
+        f'{where(row)} has label {wrong[0]}, outside 0..{num_classes - 1}; use a split'
+        ' with labels, or prepare the set anew'
+      )
+    table[row, : len(distinct)] = distinct
+  return table
