@@ -24,6 +24,7 @@ from configs import digits
 from scaling import config as config_lib
 from scaling import metrics, step
 from scaling.checkpoint import Checkpoints
+from scaling.data import sources
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.train import train
 
@@ -346,6 +347,40 @@ def test_a_broken_image_is_named(folder_config, tmp_path, part):
     train(folder_config, tmp_path / 'cell', data_dir=str(tmp_path / 'images'))
   assert str(broken) in str(error.value)
   assert 'mend it' in str(error.value)
+
+
+def test_a_broken_image_may_be_skipped(folder_config, tmp_path):
+  write_folder(tmp_path / 'images', 4)
+  folder_config.data.corrupt = 'skip'
+  broken = [
+    tmp_path / 'images' / part / 'class3' / '1.png' for part in ('train', 'test')
+  ]
+  for path in broken:
+    path.write_bytes(path.read_bytes()[:80])
+  row = train(folder_config, tmp_path / 'cell', data_dir=str(tmp_path / 'images'))
+  assert row['test/num_images'] == 19
+  lines = (tmp_path / 'cell' / 'skipped.txt').read_text().splitlines()
+  assert len(lines) == 2
+  for path in broken:
+    assert any(line.startswith(f'{path} is no readable image') for line in lines)
+
+
+def test_other_images_than_before_are_refused(folder_config, tmp_path):
+  write_folder(tmp_path / 'images', 4)
+  args = (folder_config, tmp_path / 'cell')
+  data_dir = str(tmp_path / 'images')
+  with pytest.raises(Stopped):
+    train(*args, data_dir=data_dir, should_stop=stop_after(5))
+  for part, words in (('train', 'training'), ('test', 'test')):
+    path = tmp_path / 'images' / part / 'class3' / '1.png'
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'more')
+    sources._load.cache_clear()
+    with pytest.raises(UserError, match=rf'the {words} images are not those of .*cell'):
+      train(*args, data_dir=data_dir)
+    path.write_bytes(whole)
+  sources._load.cache_clear()
+  assert train(*args, data_dir=data_dir)['step'] == 12
 
 
 def test_tensorboard_is_written_beside_the_rows(tiny_config, tmp_path):
