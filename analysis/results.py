@@ -34,6 +34,7 @@ COLUMNS = [
   'num_test',
   'train_seconds',
   'images_per_second',
+  'input_wait_share',
   'path',
 ]
 _CELL_COLUMNS = [
@@ -157,6 +158,7 @@ def _known(
   if epochs is None and examples is not None and num_images:
     epochs = examples / num_images
   seconds = cell.last('time/train_seconds')
+  waited = cell.last('time/input_wait_seconds')
   return {
     'depth': field('model.depth'),
     'width': field('model.width'),
@@ -170,6 +172,7 @@ def _known(
     'flops': manifest.get('train_flops'),
     'train_seconds': seconds,
     'images_per_second': cell.last('time/images_per_second'),
+    'input_wait_share': waited / seconds if seconds else math.nan,
     'path': f'cells/{cell.name}',
     'attempts': cell.attempts,
     'seconds': seconds,

@@ -1,6 +1,7 @@
 """The sections of a report below its answer: tables of results, fits, gains and origin."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -332,6 +333,9 @@ def cost_blocks(study: Study) -> list[Block]:
   ]
   if np.isfinite(speed):
     rows.append(['speed', f'{speed:,.0f} images/s (median of cells)'])
+  waited = done['input_wait_share'].astype(float).median() if len(done) else math.nan
+  if np.isfinite(waited):
+    rows.append(['input', f'{waited:.1%} of training waited for it (median of cells)'])
   if starts:
     rows.append(['started', f'{starts[0]} (first cell) to {starts[-1]} (last cell)'])
   return [Heading('Cost'), Table(['', 'spent'], rows, brief=False)]

@@ -18,12 +18,17 @@ def shares(found: Measured) -> dict[str, float]:
   }
 
 
+def cores_needed(found: Measured) -> float:
+  """Returns the cores that prepare batches as fast as the devices take them."""
+  return sum(found.stages.values()) / found.step_seconds
+
+
 def advice(found: Measured) -> list[str]:
   """Returns what limits the run, the worst first, each with what to try."""
   run = found.steps * found.fed_seconds
   rate = found.flops_per_step / found.step_seconds
   use = rate / found.gemm_flops
-  cores = found.num_cores * found.input_seconds / found.step_seconds
+  slowest = max(found.stages, key=lambda name: found.stages[name])
   words = {
     'compile': (
       f'{found.compile_seconds:.0f} s before {run:.0f} s of training. Cells that differ '
@@ -31,8 +36,9 @@ def advice(found: Measured) -> list[str]:
     ),
     'input': (
       f'a batch takes {found.input_seconds:.3g} s to prepare beside a step of '
-      f'{found.step_seconds:.3g} s; {cores:.1f} cores like these would keep up. Store '
-      'smaller images or give the process more cores'
+      f'{found.step_seconds:.3g} s, most of it to {slowest}; {cores_needed(found):.1f} '
+      'cores like these would keep up. Store smaller images (`scaling data prepare '
+      '--short_side`) or give the process more cores'
     ),
     'allocator': (
       f'{found.faults_per_step:,.0f} fresh pages a step, {1e6 * found.fault_seconds:.2g} '
@@ -70,6 +76,11 @@ def table(found: Measured) -> str:
       'input',
       f'{found.input_seconds:.4g} s a batch: '
       f'{found.batch_size / found.input_seconds:,.0f} images/s at most',
+    ),
+    (
+      'on one core',
+      ', '.join(f'{name} {1e3 * s:.3g} ms' for name, s in found.stages.items())
+      + f'; {cores_needed(found):.2g} cores keep up with the step',
     ),
     ('matrix product', f'{found.gemm_flops / 1e9:,.0f} GFLOP/s'),
     (

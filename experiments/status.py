@@ -15,6 +15,8 @@ from experiments import ledger
 from scaling import config as config_lib
 from scaling import metrics
 
+_TOLD_WAIT = 0.05  # of the time: less is not worth a word
+
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
@@ -121,6 +123,8 @@ def table(cells: Sequence[Progress]) -> str:
     else:
       if 'time/images_per_second' in cell.row:
         line += f'  {cell.row["time/images_per_second"]:>8,.0f} images/s'
+      if (waited := cell.row.get('time/input_wait_share', 0)) >= _TOLD_WAIT:
+        line += f'  {waited:.0%} waiting for input'
       if 'test/top1' in cell.row:
         line += f'  top-1 {cell.row["test/top1"]:.2%}'
     lines.append(line)

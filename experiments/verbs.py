@@ -172,6 +172,7 @@ def run_train(args: Args) -> int:
   ledger.check_writable(workdir)
   if (workdir / 'study.json').exists():
     raise UserError(f'{workdir} holds a study; use another --workdir for one cell')
+  worker.use_cores(config)
   train.write_config(config, workdir)
   if ledger.read_status(workdir).state == 'done':
     print(f'nothing to do: {workdir} is done')
@@ -185,7 +186,6 @@ def run_train(args: Args) -> int:
     signal.signal(number, lambda *_: stop.set())
   worker.log_to_stdout()
   worker.use_compilation_cache()
-  worker.use_cores(config)
   state = worker.run_cell(
     lease,
     data_dir=args.data_dir,

@@ -22,7 +22,7 @@ from ml_collections import ConfigDict
 
 from scaling import config as config_lib
 from scaling import cost, optim, processes, sharding, speed, step
-from scaling.data import pipeline, sources
+from scaling.data import pipeline, sources, stages
 
 _MATRIX = 2048  # rows of the square matrices whose product is timed
 _COPY_BYTES = 1 << 28  # far beyond any cache
@@ -41,6 +41,7 @@ class Measured:
     compile_seconds: of the three programs; little if they were in the cache.
     step_seconds: of a training step whose batch is on the device.
     input_seconds: to prepare a batch, by the one thread that does and its decoders.
+    stages: of these, each stage's with one core; see `scaling.data.stages`.
     fed_seconds: of a training step as training runs it, input beside it.
     flops_per_step: forward and backward, see `scaling.cost`.
     gemm_flops: FLOP/s of large matrix products in the model's dtype, on all devices.
@@ -57,6 +58,7 @@ class Measured:
   compile_seconds: float
   step_seconds: float
   input_seconds: float
+  stages: dict[str, float]
   fed_seconds: float
   flops_per_step: float
   gemm_flops: float
@@ -108,6 +110,10 @@ def measure(
   make_batch(0)
   input_seconds = _median(lambda i: jax.block_until_ready(make_batch(i)), num_steps)
 
+  stages_of_batch = stages.measure(
+    range(num_steps), config=config, split=train_split, subset=subset, mesh=mesh
+  )
+
   say(f'{num_steps} steps without input')
   state, batch = program.init(key), make_batch(0)
 
@@ -137,6 +143,7 @@ def measure(
     compile_seconds=program.compile_seconds,
     step_seconds=step_seconds,
     input_seconds=input_seconds,
+    stages=stages_of_batch,
     fed_seconds=fed_seconds,
     flops_per_step=cost.train_flops(config, 1),
     gemm_flops=_gemm_flops(jnp.dtype(config.model.dtype), mesh),

@@ -278,6 +278,8 @@ def describe(done: int, num_steps: int, row: dict[str, Any]) -> str:
   if 'train/loss' in row:
     parts.append(f'loss {row["train/loss"]:.4f}')
     parts.append(f'{row["time/images_per_second"]:.0f} images/s')
+    if (waited := row['time/input_wait_share']) >= 0.01:
+      parts.append(f'{waited:.0%} waiting for input')
   if 'test/top1' in row:
     parts.append(f'test top-1 {row["test/top1"]:.2%}, loss {row["test/loss"]:.4f}')
   return ' · '.join(parts)

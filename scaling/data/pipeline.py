@@ -146,10 +146,16 @@ def _train_images(
   seed: int,
   skipped: Skipped | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-  numbers = None
-  if data.min_crop_area > 0:
-    numbers = uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
-  return _images(ids, split, data, numbers, skipped)
+  return _images(ids, split, data, crop_numbers(ids, epochs, data, seed), skipped)
+
+
+def crop_numbers(
+  ids: Ids, epochs: Ids, data: ConfigDict, seed: int
+) -> NDArray[np.float64] | None:
+  """Returns the numbers of each image's random crop, `[B, 4]`; None for the centre."""
+  if data.min_crop_area == 0:
+    return None
+  return uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
 
 
 def place(batch: Batch, split: Split, mesh: Mesh) -> dict[str, jax.Array]:
@@ -251,6 +257,29 @@ def test_batches(
 test_batches.__test__ = False  # pytest takes the name for a test
 
 
+def cropped(
+  encoded: bytes, data: ConfigDict, where: str, numbers: NDArray[np.float64] | None
+) -> NDArray[np.uint8]:
+  """Returns an image cropped to size, `[S, S, C]`: at random or in the centre.
+
+  Args:
+    encoded: the content of an image file.
+    data: the `data` part of the config.
+    where: words that find the image.
+    numbers: four in [0, 1) of the random crop, or None.
+
+  Raises:
+    CorruptError: when the bytes are no whole image.
+  """
+
+  def box(height: int, width: int) -> Box:
+    if numbers is None:
+      return center_box(height, width, data.image_size, data.resize_short)
+    return random_box(height, width, data.min_crop_area, numbers)
+
+  return decode_crop(encoded, data.channels, where, box, data.image_size)
+
+
 @functools.cache
 def _decoders() -> concurrent.futures.ThreadPoolExecutor:
   return concurrent.futures.ThreadPoolExecutor(processes.num_cores(), 'decode')
@@ -271,17 +300,11 @@ def _images(
   if split.images is not None:
     return split.images(ids), np.ones(len(ids), bool)
   assert split.encoded is not None
-  size = data.image_size
 
   def prepare(row: int, encoded: bytes) -> NDArray[np.uint8] | None:
-    def box(height: int, width: int) -> Box:
-      if numbers is None:
-        return center_box(height, width, size, data.resize_short)
-      return random_box(height, width, data.min_crop_area, numbers[row])
-
-    where = split.where(int(ids[row]))
+    own = None if numbers is None else numbers[row]
     try:
-      return decode_crop(encoded, data.channels, where, box, size)
+      return cropped(encoded, data, split.where(int(ids[row])), own)
     except CorruptError as error:
       if skipped is None:
         raise
@@ -290,7 +313,7 @@ def _images(
 
   found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
   read = np.array([image is not None for image in found], bool)
-  black = np.zeros((size, size, data.channels), np.uint8)
+  black = np.zeros((data.image_size, data.image_size, data.channels), np.uint8)
   return np.stack([black if image is None else image for image in found]), read
 
 

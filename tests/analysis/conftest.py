@@ -112,6 +112,7 @@ def _write_cell(folder, base, overrides, state, reason, value, num_full) -> None
     rows += [
       {'step': steps, 'train/loss': 0.2, 'time/train_seconds': steps / 20},
       {'step': steps, 'time/images_per_second': 1280.0},
+      {'step': steps, 'time/input_wait_seconds': steps / 200},
       {
         'step': steps,
         'test/top1': value,

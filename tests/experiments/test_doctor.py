@@ -18,6 +18,7 @@ BASE = perf.Measured(
   compile_seconds=10.0,
   step_seconds=0.1,
   input_seconds=0.01,
+  stages={'read': 0.002, 'decode': 0.015, 'place': 0.001},
   fed_seconds=0.1,
   flops_per_step=9e9,
   gemm_flops=1e11,
@@ -36,9 +37,10 @@ def first(**changes):
 
 def test_each_limit_is_named_with_a_way_out():
   assert first()[0] == 'compute'
-  name, told = first(input_seconds=0.4, fed_seconds=0.4)
+  slow = {'read': 0.1, 'decode': 0.6, 'place': 0.1}
+  name, told = first(input_seconds=0.4, fed_seconds=0.4, stages=slow)
   assert name == 'input'
-  assert '8.0 cores' in told  # a quarter of the speed on two
+  assert 'most of it to decode; 8.0 cores' in told
   assert first(steps=10)[0] == 'compile'
   name, told = first(faults_per_step=50_000.0, fault_seconds=1.5e-6)
   assert name == 'allocator'

@@ -57,6 +57,7 @@ def cells(tmp_path, config):
   """A done, a running-but-dead, two failed and a waiting cell."""
   config.train.batch_size = 8
   done = [{'step': 20, 'test/top1': 0.4321, 'time/images_per_second': 1234.5}]
+  done[0]['time/input_wait_share'] = 0.126
   states = {
     'a': ({'state': 'done'}, done),
     'b': ({'state': 'failed', 'reason': 'out of luck'}, [{'step': 10}]),
@@ -91,6 +92,7 @@ def test_table_has_a_line_for_each_cell(cells):
   ]
   assert '100%' in lines[0]
   assert '1,23' in lines[0]
+  assert '13% waiting for input' in lines[0]
   assert 'top-1 43.21%' in lines[0]
   assert '50%' in lines[1]
   assert lines[1].endswith('out of luck')

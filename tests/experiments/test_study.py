@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 PATIENCE = 1200.0  # seconds: a machine may be busy, and what hangs must end some time
 
-TIMES = ('train_seconds', 'images_per_second')
+TIMES = ('train_seconds', 'images_per_second', 'input_wait_share')
 COMMAND = [str(pathlib.Path(sys.executable).with_name('scaling'))]
 
 
