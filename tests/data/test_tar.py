@@ -153,3 +153,33 @@ def test_a_set_that_changed_since_it_was_indexed(folder, data):
   (folder / '.train.label.index' / 'files.json').write_text('torn')
   with pytest.raises(UserError, match=r'is no whole index .*; remove it'):
     sources.load(data, str(folder))
+
+
+def test_an_s3_store(folder, data, tmp_path, monkeypatch):
+  pytest.importorskip('s3fs', reason='needs pip install s3fs moto[server]')
+  moto = pytest.importorskip('moto.server', reason='needs pip install moto[server]')
+  import fsspec
+
+  server = moto.ThreadedMotoServer('127.0.0.1', 0)
+  server.start()
+  host, port = server.get_host_and_port()
+  for name, value in {
+    'AWS_ENDPOINT_URL': f'http://{host}:{port}',
+    'AWS_ACCESS_KEY_ID': 'nobody',
+    'AWS_SECRET_ACCESS_KEY': 'nothing',
+    'AWS_DEFAULT_REGION': 'us-east-1',
+    'XDG_CACHE_HOME': str(tmp_path / 'cache'),
+  }.items():
+    monkeypatch.setenv(name, value)
+  fsspec.filesystem('s3').clear_instance_cache()
+  try:
+    store = fsspec.filesystem('s3')
+    store.mkdir('bucket')
+    for path in folder.glob('*.tar'):
+      store.put(str(path), f'bucket/set/{path.name}')
+    check(sources.load(data, 's3://bucket/set')[0])
+  finally:
+    server.stop()
+  sources._load.cache_clear()
+  with pytest.raises(UserError, match=r'bucket/set cannot be read .*; check the name'):
+    sources.load(data, 's3://bucket/set')
