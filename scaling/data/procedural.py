@@ -300,7 +300,9 @@ def _split(
 
   def generate(ids: jax.Array) -> jax.Array:
     ids = ids + jnp.asarray(halves(np.array([first]))[0])  # the halves never carry
-    classes, modes, present = objects(ids, world, jnp)
+    # What no image has is not drawn.
+    several = MAX_OBJECTS if data.procedural.more_objects else 1
+    classes, modes, present = (x[:, :several] for x in objects(ids, world, jnp))
     return rendering.render(
       classes,
       modes,

@@ -12,6 +12,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from scaling.data.words import mix, words
+from scaling.fusion import once
 
 # Random words of an image from here on are the drawing's.
 _POSE, _LOW, _WHITE = 8 << 16, 9 << 16, 10 << 16
@@ -67,6 +68,8 @@ def render(
   direction, pulse = jnp.pi * turn + angle, jnp.pi * (2 + 1.6 * waves) / scale
   kx, ky = pulse * jnp.cos(direction), pulse * jnp.sin(direction)
 
+  x, y, bell, kx, ky, phase = map(once, (x, y, bell, kx, ky, phase))
+
   def flat(value: jax.Array) -> jax.Array:
     return value.reshape(batch, num * parts, 1)
 
@@ -79,8 +82,9 @@ def render(
   # cos(a + b) = cos a cos b - sin a sin b
   rows = jnp.concatenate([bell_y * jnp.cos(wave_y), -bell_y * jnp.sin(wave_y)], 1)
   columns = jnp.concatenate([bell_x * jnp.cos(wave_x), bell_x * jnp.sin(wave_x)], 1)
+  rows, columns = once(rows), once(columns)
   tint = (contrast[..., None] * colour).reshape(batch, num * parts, 3)
-  tint = jnp.concatenate([tint, tint], 1)
+  tint = once(jnp.concatenate([tint, tint], 1))
 
   coarse = _uniform(words(state, _LOW, _COARSE**2 * 3, jnp))
   coarse = coarse.reshape(batch, _COARSE, _COARSE, 3) * (2 * noise * 3**0.5)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from scaling.fusion import once
 from scaling.models import native_ops
 
 # Activations that a kernel's gradient handles at a time. With their shifted copies and
@@ -257,20 +258,9 @@ def batch_norm(
 
 def _norm_forward(x, scale, bias, shortcut, relu, epsilon):
   y, mean, var = native_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
-  y = _once(y)
+  y = once(y)
   # Without a shortcut, what was clipped is quicker computed again than read.
   return (y, mean, var), (x, scale, bias, mean, var, None if shortcut is None else y)
-
-
-def _once(x: jax.Array) -> jax.Array:
-  """Keeps XLA:CPU from computing `x` again wherever it is read.
-
-  It repeats cheap operations in each consumer's loop, so that a block computes the sum of
-  all shortcuts of its stage again, and an optimization barrier does not reach that far.
-  Divisions it takes for expensive, so it keeps this one's result; the divisor is exactly
-  1 (NaN for NaN), which it does not know.
-  """
-  return x / jnp.where(x == x, jnp.ones((), x.dtype), x)
 
 
 def _norm_backward(relu, epsilon, saved, grads):
@@ -308,7 +298,7 @@ def _pool_forward(x):
   for i, seen in enumerate(others, 1):
     tap = jnp.where(seen > best, jnp.uint8(i), tap)
     best = jnp.maximum(best, seen)
-  best = _once(best)
+  best = once(best)
   # The empty array carries the shape of x.
   return best, (tap, x[:, :, :, :0])
 

@@ -20,8 +20,8 @@ FIELDS = {
 }
 
 
-def start_two(config, workdir: pathlib.Path, **orders):
-  """Starts the two; an order that is a pair has a value for each."""
+def start(number: int, config, workdir: pathlib.Path, **orders):
+  """Starts so many on four devices; an order that is a tuple has a value for each."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -29,20 +29,20 @@ def start_two(config, workdir: pathlib.Path, **orders):
     child_of(
       config,
       workdir,
-      2,
+      4 // number,
       port=port,
-      num_processes=2,
+      num_processes=number,
       process=i,
       **{k: v[i] if isinstance(v, tuple) else v for k, v in orders.items()},
     )
-    for i in range(2)
+    for i in range(number)
   ]
 
 
-def run_two(config, workdir: pathlib.Path, **orders) -> None:
-  children = start_two(config, workdir, **orders)
+def run(number: int, config, workdir: pathlib.Path, **orders) -> None:
+  children = start(number, config, workdir, **orders)
   try:
-    assert [child.wait(timeout=300) for child in children] == [0, 0]
+    assert [child.wait(timeout=300) for child in children] == [0] * number
   finally:
     for child in children:
       child.kill()
@@ -58,7 +58,7 @@ def together(config, tmp_path_factory) -> pathlib.Path:
   """The folder of a whole run by two, and beside it the batches of each."""
   folder = tmp_path_factory.mktemp('two')
   notes = (str(folder / 'batches0'), str(folder / 'batches1'))
-  run_two(config, folder / 'cell', batches=notes)
+  run(2, config, folder / 'cell', batches=notes)
   return folder / 'cell'
 
 
@@ -97,8 +97,29 @@ def test_two_processes_write_one_run_and_feed_a_half_each(config, together, tmp_
 
 
 @pytest.mark.slow
+def test_four_processes_feed_a_quarter_each(config, together, tmp_path):
+  notes = tuple(str(tmp_path / f'batches{i}') for i in range(4))
+  run(4, config, tmp_path / 'cell', batches=notes)
+  four, two = (
+    [
+      [json.loads(line) for line in path.read_text().splitlines()]
+      for path in sorted(folder.glob('batches?'))
+    ]
+    for folder in (tmp_path, together.parent)
+  )
+  assert len(four) == 4
+  for quarters, halves in zip(
+    zip(*four, strict=True), zip(*two, strict=True), strict=True
+  ):
+    steps = {step for step, _ in (*quarters, *halves)}
+    assert len(steps) == 1
+    whole = [[i for _, ids in parts for i in ids] for parts in (quarters, halves)]
+    assert whole[0] == whole[1]
+
+
+@pytest.mark.slow
 def test_two_processes_that_are_killed_end_equal(config, together, tmp_path):
-  children = start_two(config, tmp_path, pause=0.1)
+  children = start(2, config, tmp_path, pause=0.1)
   try:
     until = time.monotonic() + 300
     while metrics.last_row(tmp_path / 'metrics.jsonl').get('step', -1) < 6:
@@ -109,7 +130,7 @@ def test_two_processes_that_are_killed_end_equal(config, together, tmp_path):
     for child in children:
       child.kill()
       child.wait()
-  run_two(config, tmp_path)
+  run(2, config, tmp_path)
   assert_same_run(config, tmp_path, together)
 
 
@@ -117,20 +138,20 @@ def test_two_processes_that_are_killed_end_equal(config, together, tmp_path):
 def test_a_stop_that_one_process_hears_stops_both_and_one_process_goes_on(
   config, together, tmp_path
 ):
-  run_two(config, tmp_path, stop_at=(10**6, 5))
+  run(2, config, tmp_path, stop_at=(10**6, 5))
   stopped = state_of(config, tmp_path)
   assert 4 < int(stopped.step) < 12
   alone = tmp_path.with_name('alone')
   shutil.copytree(tmp_path, alone)
 
-  run_two(config, tmp_path)
+  run(2, config, tmp_path)
   assert_same_run(config, tmp_path, together)
 
   # Two processes, then one, then two again: the same state at the seams, the same rows
   # but for the order of sums.
   assert child_of(config, alone, 4, stop_at=3).wait() == 0
   assert int(state_of(config, alone).step) == int(stopped.step) + 3
-  run_two(config, alone)
+  run(2, config, alone)
   for row, other in zip(rows_of(alone), rows_of(together), strict=True):
     assert row.keys() == other.keys()
     for name, value in row.items():
