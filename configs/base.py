@@ -63,6 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
   procedural.branching = 0
   procedural.ancestors = False  # whether images also have all classes above theirs
   procedural.parts = 6  # patches that make up a look
+  procedural.pose = 1.0  # how far looks are turned, scaled and shifted in images
   procedural.noise = 0.1  # of pixels, against looks of about 1
 
   model = config.model = ml_collections.ConfigDict()

@@ -127,6 +127,7 @@ _NOT_COMPILED = (
   'data.procedural.branching',
   'data.procedural.ancestors',
   'data.procedural.parts',
+  'data.procedural.pose',
   'data.procedural.noise',
   'train.epochs',
   'train.steps',

@@ -107,7 +107,7 @@ def check(data: ConfigDict) -> None:
       )
   if not fields.exponent > 0:
     raise UserError('data.procedural.exponent=0.0 must be above 0')
-  for name in ('more_objects', 'zipf', 'noise'):
+  for name in ('more_objects', 'zipf', 'pose', 'noise'):
     if not 0 <= fields[name] < 100:
       raise UserError(f'data.procedural.{name}={fields[name]} must be from 0 to 100')
   for name in ('num_train', 'num_test'):
@@ -311,6 +311,7 @@ def _split(
       world.key,
       size=data.image_size,
       parts=data.procedural.parts,
+      pose=data.procedural.pose,
       noise=data.procedural.noise,
     )
 

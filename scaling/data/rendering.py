@@ -34,6 +34,7 @@ def render(
   *,
   size: int,
   parts: int,
+  pose: float,
   noise: float,
 ) -> jax.Array:
   """Returns images, uint8 `[B, S, S, 3]`.
@@ -46,6 +47,7 @@ def render(
     key: uint32 `[2]`, on which all looks hang.
     size: S.
     parts: patches of a look.
+    pose: how far looks are turned, scaled and shifted; 0 for not at all.
     noise: deviation of the noise; looks have about 1.
   """
   batch, num = classes.shape
@@ -56,14 +58,14 @@ def render(
   across, down, turn, waves, width, phase = (traits[..., i] for i in range(6))
   colour = traits[..., 6:]
 
-  pose = _uniform(words(state, _POSE, 5 * num, jnp)).reshape(batch, num, 5, 1)
-  angle, scale = 0.35 * pose[:, :, 0], jnp.exp(0.18 * pose[:, :, 1])
-  contrast = (1 + 0.3 * pose[:, :, 4]) * present[..., None]
+  posed = _uniform(words(state, _POSE, 5 * num, jnp)).reshape(batch, num, 5, 1)
+  angle, scale = 0.35 * pose * posed[:, :, 0], jnp.exp(0.18 * pose * posed[:, :, 1])
+  contrast = (1 + 0.3 * posed[:, :, 4]) * present[..., None]
   # Several objects lie in different places, one near the centre.
-  spread = jnp.where(present.sum(1) > 1, 0.6, 0.2)[:, None, None]
+  spread = jnp.where(present.sum(1) > 1, 0.6, 0.2 * pose)[:, None, None]
   cos, sin = jnp.cos(angle), jnp.sin(angle)
-  x = scale * (cos * 0.6 * across - sin * 0.6 * down) + spread * pose[:, :, 2]
-  y = scale * (sin * 0.6 * across + cos * 0.6 * down) + spread * pose[:, :, 3]
+  x = scale * (cos * 0.6 * across - sin * 0.6 * down) + spread * posed[:, :, 2]
+  y = scale * (sin * 0.6 * across + cos * 0.6 * down) + spread * posed[:, :, 3]
   bell = scale * (0.32 + 0.14 * width)
   direction, pulse = jnp.pi * turn + angle, jnp.pi * (2 + 1.6 * waves) / scale
   kx, ky = pulse * jnp.cos(direction), pulse * jnp.sin(direction)

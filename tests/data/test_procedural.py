@@ -186,6 +186,7 @@ def test_looks_belong_to_class_and_mode(made):
         world.key,
         size=16,
         parts=6,
+        pose=1.0,
         noise=0.0,
       )
     ).astype(float)
