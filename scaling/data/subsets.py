@@ -249,8 +249,8 @@ def batch_ids(
 
 def halves(ids: ArrayLike) -> NDArray[np.uint32]:
   """Returns the low and the high half of each id, uint32 `[B, 2]`, for devices."""
-  ids = np.asarray(ids, np.int64)
-  return np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)
+  ids = np.array(ids, '<i8')
+  return ids.view('<u4').reshape(-1, 2).astype(np.uint32, copy=False)
 
 
 def uniform_numbers(
