@@ -7,8 +7,9 @@ Cases:
               Ours flips on the host here, though in training the device does.
   memory28    60,000 images 28x28x1 in memory to shuffled batches of 128
   memory32    50,000 images 32x32x3, likewise
-  records     records at random from a prepared TFDS set, 256 at a time, as bytes
-              (beside array_record) and parsed (beside TFDS); no image is decoded
+  records     records of 32-pixel PNG images at random from a prepared TFDS set, 256 at a
+              time: as bytes, as array_record gives them; parsed, and with the image
+              decoded, as TFDS does
   procedural  computed images, 32x32x3, beside our training step of ResNet-20 on the
               same cores
   start       seconds until a first batch, from ten thousand images to a billion

@@ -276,10 +276,11 @@ def prepare_records(job: Job) -> str:
   return f'{job.images} PNG images, mean {np.mean(sizes) / 1e3:.1f} kB'
 
 
-def _our_records(job: Job, *, parse: bool) -> Next:
-  """Returns batches of records at random, as bytes or as image and label."""
+def _our_records(job: Job, *, parse: bool = False, pixels: bool = False) -> Next:
+  """Returns batches of records at random: bytes, or image and label, or with pixels."""
   from tensorflow_datasets.proto import tf_example_pb2
 
+  from scaling.data.decode import decode
   from scaling.data.records import Records, Shard
 
   info = input_peers.builder_of(job.path).info.splits['train']
@@ -300,7 +301,10 @@ def _our_records(job: Job, *, parse: bool) -> Next:
       rows.append((image, feature['label'].int64_list.value[0]))
     return rows
 
-  return parsed if parse else raw
+  def decoded() -> list[tuple[NDArray[np.uint8], int]]:
+    return [(decode(image, 3, 'a record'), label) for image, label in parsed()]
+
+  return decoded if pixels else parsed if parse else raw
 
 
 # procedural
@@ -354,6 +358,15 @@ def _training(job: Job) -> Next:
   return jax_step(config)[0]
 
 
+def _tfds(*, one_by_one: bool, decoded: bool) -> Contender:
+  return Contender(
+    lambda job: input_peers.tfds_records(
+      job.path, job.batch_size, one_by_one=one_by_one, decoded=decoded
+    ),
+    against='ours, decoded' if decoded else 'ours, parsed',
+  )
+
+
 _DECODERS = ('cv2', 'simplejpeg')
 
 CASES = {
@@ -397,18 +410,13 @@ CASES = {
     images=20_000,
     batch_size=256,
     contenders={
-      'ours': Contender(lambda job: _our_records(job, parse=False)),
+      'ours': Contender(_our_records),
       'ours, parsed': Contender(lambda job: _our_records(job, parse=True)),
-      'tfds [i]': Contender(
-        lambda job: input_peers.tfds_records(job.path, job.batch_size, one_by_one=True),
-        against='ours, parsed',
-      ),
-      'tfds __getitems__': Contender(
-        lambda job: input_peers.tfds_records(
-          job.path, job.batch_size, one_by_one=False
-        ),
-        against='ours, parsed',
-      ),
+      'ours, decoded': Contender(lambda job: _our_records(job, pixels=True)),
+      'tfds [i]': _tfds(one_by_one=True, decoded=False),
+      'tfds __getitems__': _tfds(one_by_one=False, decoded=False),
+      'tfds [i], decoded': _tfds(one_by_one=True, decoded=True),
+      'tfds __getitems__, decoded': _tfds(one_by_one=False, decoded=True),
       'array_record __getitems__': Contender(
         lambda job: input_peers.array_record(job.path, job.batch_size)
       ),

@@ -222,13 +222,14 @@ def builder_of(folder: pathlib.Path) -> Any:
   return tfds.builder_from_directory(str(info.parent))
 
 
-def tfds_records(folder: pathlib.Path, batch_size: int, *, one_by_one: bool) -> Next:
-  """Returns batches of records by TFDS, whose images it leaves encoded."""
+def tfds_records(
+  folder: pathlib.Path, batch_size: int, *, one_by_one: bool, decoded: bool
+) -> Next:
+  """Returns batches of records by TFDS, with pixels or with encoded images."""
   import tensorflow_datasets as tfds
 
-  source = builder_of(folder).as_data_source(
-    split='train', decoders={'image': tfds.decode.SkipDecoding()}
-  )
+  keep = None if decoded else {'image': tfds.decode.SkipDecoding()}
+  source = builder_of(folder).as_data_source(split='train', decoders=keep)
   rng = np.random.default_rng(0)
 
   def batch() -> list[Any]:

@@ -89,6 +89,12 @@ def test_records_are_the_same_by_any_reader(prepared):
   for name in ('tfds [i]', 'tfds __getitems__'):
     rows = contenders[name].make(job)()
     assert [(row['image'], int(row['label'])) for row in rows] == parsed
+  decoded = contenders['ours, decoded'].make(job)()
+  for name in ('tfds [i], decoded', 'tfds __getitems__, decoded'):
+    rows = contenders[name].make(job)()
+    for row, (image, label) in zip(rows, decoded, strict=True):
+      assert (row['image'] == image).all()
+      assert row['label'] == label
 
 
 def test_computed_images_come_in_batches(prepared):
