@@ -82,7 +82,6 @@ class Case:
     batch_size: images.
     contenders: by name.
     prepare: writes the files, and returns what there is to say about them.
-    needs: modules for that.
   """
 
   shape: tuple[int, int, int]
@@ -90,7 +89,6 @@ class Case:
   batch_size: int
   contenders: dict[str, Contender]
   prepare: Callable[[Job], str] | None = None
-  needs: tuple[str, ...] = ()
 
 
 def _data(**fields: Any) -> ConfigDict:
@@ -122,16 +120,15 @@ def _train_batches(split: Any, data: ConfigDict, batch_size: int) -> Next:
 
 
 def _photos(rng: np.random.Generator, shape: tuple[int, int, int], num: int):
-  """Yields crops of scikit-learn's two photos at random places and scales."""
+  """Yields crops of scikit-learn's two photos, BGR, at random places and scales."""
   import importlib.resources
 
   import cv2
 
-  # Not its loader, which would need Pillow.
   folder = importlib.resources.files('sklearn.datasets') / 'images'
   files = [(folder / name).read_bytes() for name in ('china.jpg', 'flower.jpg')]
   photos = [
-    np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
+    np.asarray(cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR))
     for file in files
   ]
   height, width = shape[:2]
@@ -150,12 +147,14 @@ def _photos(rng: np.random.Generator, shape: tuple[int, int, int], num: int):
 
 def prepare_jpeg(job: Job) -> str:
   """Writes JPEG files of quality 95, 4:2:0, for training, and one a class for tests."""
-  import simplejpeg
+  import cv2
 
+  sampling = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420)
+  how = (cv2.IMWRITE_JPEG_QUALITY, 95, *sampling)
   sizes = []
   crops = _photos(np.random.default_rng(0), CASES[job.case].shape, job.images)
   for i, crop in enumerate(crops):
-    encoded = simplejpeg.encode_jpeg(crop, 95, 'RGB', '420')
+    encoded = cv2.imencode('.jpg', crop, how)[1].tobytes()
     for part in ('train', 'test') if i < 2 else ('train',):
       path = job.path / part / f'class{i % 2}' / f'{i}.jpg'
       path.parent.mkdir(parents=True, exist_ok=True)
@@ -276,11 +275,10 @@ def prepare_records(job: Job) -> str:
   return f'{job.images} PNG images, mean {np.mean(sizes) / 1e3:.1f} kB'
 
 
-def _our_records(job: Job, *, parse: bool = False, pixels: bool = False) -> Next:
+def _our_records(job: Job, level: str) -> Next:
   """Returns batches of records at random: bytes, or image and label, or with pixels."""
-  from tensorflow_datasets.proto import tf_example_pb2
-
   from scaling.data.decode import decode
+  from scaling.data.examples import Example, parse
   from scaling.data.records import Records, Shard
 
   info = input_peers.builder_of(job.path).info.splits['train']
@@ -292,19 +290,13 @@ def _our_records(job: Job, *, parse: bool = False, pixels: bool = False) -> Next
   def raw() -> list[bytes]:
     return records(rng.integers(len(records), size=job.batch_size))
 
-  def parsed() -> list[tuple[bytes, int]]:
-    rows = []
-    for record in raw():
-      example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
-      feature = example.features.feature
-      image = feature['image'].bytes_list.value[0]
-      rows.append((image, feature['label'].int64_list.value[0]))
-    return rows
+  def parsed() -> list[Example]:
+    return [parse(record, 'image', 'label') for record in raw()]
 
-  def decoded() -> list[tuple[NDArray[np.uint8], int]]:
-    return [(decode(image, 3, 'a record'), label) for image, label in parsed()]
+  def decoded() -> list[tuple[NDArray[np.uint8], Sequence[int]]]:
+    return [(decode(image, 3, 'a record'), labels) for image, labels in parsed()]
 
-  return decoded if pixels else parsed if parse else raw
+  return {'bytes': raw, 'parsed': parsed, 'decoded': decoded}[level]
 
 
 # procedural
@@ -367,8 +359,6 @@ def _tfds(*, one_by_one: bool, decoded: bool) -> Contender:
   )
 
 
-_DECODERS = ('cv2', 'simplejpeg')
-
 CASES = {
   'jpeg': Case(
     (375, 500, 3),
@@ -378,11 +368,11 @@ CASES = {
       'ours': Contender(_our_jpeg),
       'torch, no worker': Contender(
         lambda job: input_peers.torch_jpeg(job.path, job.batch_size, 0),
-        needs=('torch',),
+        needs=('torch', 'simplejpeg'),
       ),
       'torch, a worker a core': Contender(
         lambda job: input_peers.torch_jpeg(job.path, job.batch_size, job.cores),
-        needs=('torch',),
+        needs=('torch', 'simplejpeg'),
         runs_ahead=True,
       ),
       'tf.data, crop decoded': Contender(
@@ -401,7 +391,6 @@ CASES = {
       ),
     },
     prepare=prepare_jpeg,
-    needs=_DECODERS,
   ),
   'memory28': Case((28, 28, 1), 60_000, 128, _MEMORY),
   'memory32': Case((32, 32, 3), 50_000, 128, _MEMORY),
@@ -410,9 +399,9 @@ CASES = {
     images=20_000,
     batch_size=256,
     contenders={
-      'ours': Contender(_our_records),
-      'ours, parsed': Contender(lambda job: _our_records(job, parse=True)),
-      'ours, decoded': Contender(lambda job: _our_records(job, pixels=True)),
+      'ours': Contender(lambda job: _our_records(job, 'bytes')),
+      'ours, parsed': Contender(lambda job: _our_records(job, 'parsed')),
+      'ours, decoded': Contender(lambda job: _our_records(job, 'decoded')),
       'tfds [i]': _tfds(one_by_one=True, decoded=False),
       'tfds __getitems__': _tfds(one_by_one=False, decoded=False),
       'tfds [i], decoded': _tfds(one_by_one=True, decoded=True),
@@ -422,7 +411,6 @@ CASES = {
       ),
     },
     prepare=prepare_records,
-    needs=('cv2',),
   ),
   'procedural': Case(
     (32, 32, 3),

@@ -28,8 +28,6 @@ def prepared(tmp_path_factory):
 
   def job(case: str) -> Job:
     if case not in jobs:
-      if not installed(*CASES[case].needs):
-        pytest.skip(f'{case} needs {CASES[case].needs}')
       images, batch_size = SIZES.get(case, (0, 4))
       folder = str(tmp_path_factory.mktemp(case))
       jobs[case] = Job(case, '', 1, folder, images, batch_size)
@@ -88,13 +86,13 @@ def test_records_are_the_same_by_any_reader(prepared):
   assert all(image.startswith(b'\x89PNG') for image, _ in parsed)
   for name in ('tfds [i]', 'tfds __getitems__'):
     rows = contenders[name].make(job)()
-    assert [(row['image'], int(row['label'])) for row in rows] == parsed
+    assert [(row['image'], [int(row['label'])]) for row in rows] == parsed
   decoded = contenders['ours, decoded'].make(job)()
   for name in ('tfds [i], decoded', 'tfds __getitems__, decoded'):
     rows = contenders[name].make(job)()
-    for row, (image, label) in zip(rows, decoded, strict=True):
+    for row, (image, labels) in zip(rows, decoded, strict=True):
       assert (row['image'] == image).all()
-      assert row['label'] == label
+      assert [row['label']] == labels
 
 
 def test_computed_images_come_in_batches(prepared):
@@ -277,13 +275,11 @@ def test_help_and_refusals():
   assert '--rounds=0' in wrong.stderr
 
 
-def test_the_absent_are_named(capsys, monkeypatch):
+def test_the_absent_are_named(monkeypatch):
   monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
   assert benchmark.missing(()) == ''
   assert benchmark.missing(('grain',)).endswith("pip install '.[bench]'")
   assert benchmark.missing(('tensorflow',)).endswith('pip install tensorflow')
-  assert benchmark.main(['--case=jpeg']) == 1
-  assert 'jpeg is left out, since cv2 is not installed' in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -307,12 +303,12 @@ def test_the_command_prints_tables_and_writes_them(tmp_path, capsys, monkeypatch
     rows = [row for row in report['rows'] if row['case'] == name]
     if name not in CASES:
       assert rows
-    elif installed(*CASES[name].needs):
+    else:
       assert [row['name'] for row in rows] == list(CASES[name].contenders)
       for row in rows:
         absent = not installed(*CASES[name].contenders[row['name']].needs)
         assert ('error' in row) == absent, row
-    assert (name in shown) == bool(rows)
+    assert f'| {name} |' in shown
 
 
 def test_a_job_is_done_in_a_process_of_its_own():
