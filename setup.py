@@ -51,7 +51,9 @@ setup(
     'tensorstore>=0.1.60',  # conditional writes behind the leases
   ],
   extras_require={
-    'bench': ['torch>=2.4'],  # the peer of experiments.benchmarks.train_step
+    # The peers of experiments.benchmarks.train_step and input, with their decoder of
+    # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
+    'bench': ['grain>=0.2.12', 'simplejpeg>=1.8', 'torch>=2.4'],
     'gcs': ['gcsfs'],  # gs://
     's3': ['s3fs'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow

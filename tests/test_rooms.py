@@ -14,13 +14,14 @@ ROOMS = ('analysis', 'configs', 'experiments', 'scaling')
 # A package, and the files or folders of its one home.
 HOMES = {
   'PIL': 'scaling/data/',
-  'cv2': 'scaling/data/decode.py',
+  'cv2': ('scaling/data/decode.py', 'experiments/benchmarks/input_'),
   'fsspec': 'scaling/data/tar.py',
   'google': 'scaling/data/examples.py',  # protobuf
   'absl': 'experiments/cli.py',
-  'array_record': 'scaling/data/',
+  'array_record': ('scaling/data/', 'experiments/benchmarks/input_peers.py'),
   'clu': 'scaling/step.py',
   'flax': 'scaling/models/',
+  'grain': 'experiments/benchmarks/input_peers.py',
   'matplotlib': 'analysis/figures.py',
   'optax': ('scaling/optim.py', 'scaling/step.py'),
   'orbax': 'scaling/checkpoint.py',
@@ -28,11 +29,16 @@ HOMES = {
   'pandas': ('analysis/', 'experiments/benchmarks/fit_curves.py'),
   'rich': 'experiments/progress.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
+  'simplejpeg': 'experiments/benchmarks/input_',
   'sklearn': 'scaling/data/digits.py',
   'tensorboardX': 'scaling/metrics.py',
-  'tensorflow_datasets': 'scaling/data/',
+  'tensorflow': 'experiments/benchmarks/input_peers.py',
+  'tensorflow_datasets': ('scaling/data/', 'experiments/benchmarks/input_'),
   'tensorstore': 'experiments/ledger.py',
-  'torch': 'experiments/benchmarks/torch_step.py',
+  'torch': (
+    'experiments/benchmarks/torch_step.py',
+    'experiments/benchmarks/input_peers.py',
+  ),
 }
 SHARED = {'jax', 'ml_collections', 'numpy'}
 

@@ -39,13 +39,13 @@ PEER = 'torch'
 class Contender:
   """A process that makes steps when told to."""
 
-  def __init__(self, *argv: str):
+  def __init__(self, *argv: str, module: str = 'experiments.benchmarks.contenders'):
     self.seconds: list[float] = []
     self.cpu_seconds: list[float] = []
     # Each contender has as many devices as its own rule says.
     inherited = {k: v for k, v in os.environ.items() if k != 'JAX_NUM_CPU_DEVICES'}
     self._process = subprocess.Popen(
-      [sys.executable, '-m', 'experiments.benchmarks.contenders', *argv],
+      [sys.executable, '-m', module, *argv],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,

@@ -24,6 +24,7 @@ Ids = NDArray[np.int64]
 _MAX_SIZE = 2**40
 _ROUNDS = 8
 _CHUNK = 2**16  # ids at a time: bounds the memory, and stays in the processor's cache
+_STRETCH = 2**14  # positions planned at once: 2 ms, less than a batch takes to train
 
 
 def _mix(words: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -197,9 +198,27 @@ def balanced_subset(
   )
 
 
-@functools.lru_cache(maxsize=128)
-def _epoch_order(num_images: int, order_seed: int, epoch: int) -> Permutation:
-  return Permutation(num_images, 'order', order_seed, epoch)
+@functools.lru_cache(maxsize=4)
+def _planned(number: int, subset: Subset, order_seed: int) -> Ids:
+  """Returns the images at one stretch of positions, to be cut into batches.
+
+  A batch of 128 computed by itself would take twenty times as long.
+  """
+  size = _stretch(subset)
+  ranks = np.empty(size, np.int64)
+  at, position = 0, number * size
+  while at < size:
+    epoch, place = divmod(position + at, subset.num_images)
+    num = min(subset.num_images - place, size - at)
+    order = Permutation(subset.num_images, 'order', order_seed, epoch)
+    ranks[at : at + num] = order(np.arange(place, place + num))
+    at += num
+  return subset.ids(ranks)
+
+
+def _stretch(subset: Subset) -> int:
+  # Each epoch of it costs a call, and the first batch should not wait for many.
+  return min(_STRETCH, 16 * subset.num_images)
 
 
 def batch_ids(
@@ -216,19 +235,22 @@ def batch_ids(
     subset: the training images.
     order_seed: of their order, independent of the subset's own seed.
   """
-  positions = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)
-  epochs, places = np.divmod(positions, subset.num_images)
-  ranks = np.empty_like(places)
-  for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-    now = epochs == epoch
-    ranks[now] = _epoch_order(subset.num_images, order_seed, epoch)(places[now])
-  return subset.ids(ranks), epochs
+  start, stop = step * batch_size, (step + 1) * batch_size
+  size = _stretch(subset)
+  parts = [
+    _planned(number, subset, order_seed)[max(0, start - number * size) :][
+      : stop - max(start, number * size)
+    ]
+    for number in range(start // size, -(-stop // size))
+  ]
+  epochs = np.arange(start, stop, dtype=np.int64) // subset.num_images
+  return np.concatenate(parts), epochs
 
 
 def halves(ids: ArrayLike) -> NDArray[np.uint32]:
   """Returns the low and the high half of each id, uint32 `[B, 2]`, for devices."""
-  ids = np.asarray(ids, np.int64)
-  return np.stack([ids & 0xFFFFFFFF, ids >> 32], axis=1).astype(np.uint32)
+  ids = np.array(ids, '<i8')
+  return ids.view('<u4').reshape(-1, 2).astype(np.uint32, copy=False)
 
 
 def uniform_numbers(

@@ -211,6 +211,21 @@ def test_every_image_once_per_epoch_across_batches():
   assert (again[0] == batches[17][0]).all()
 
 
+@pytest.mark.parametrize('num_images', [1, 100, 2**14 - 1, 2**14 + 1, 10**9])
+def test_batches_are_the_positions_one_by_one(num_images):
+  # By the definition, around the ends of epochs and of stretches planned at once.
+  subset = uniform_subset(num_images, 2 * num_images, seed=4)
+  for position in (0, 16 * num_images, num_images, 2**14, 10**7):
+    step = max(0, position // 60 - 1)
+    ids, epochs = batch_ids(step, 60, subset, order_seed=3)
+    batch_ids(step, 60, subset, order_seed=3)[0][:] = -1  # harms nobody
+    assert (batch_ids(step, 60, subset, order_seed=3)[0] == ids).all()
+    for row in range(60):
+      epoch, place = divmod(step * 60 + row, num_images)
+      rank = Permutation(num_images, 'order', 3, epoch)(place)
+      assert (ids[row], epochs[row]) == (subset.ids(rank), epoch)
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=60), st.integers(0, 9))
 @settings(deadline=None)
 def test_balanced_subsets_nest_and_balance(labels, seed):
