@@ -85,12 +85,15 @@ def run_prepare(args: Args) -> int:
       return INTERRUPTED
     shards = prepared.whole(folder, plan)
     prepared.finish(folder, plan, shards, splits['train'].label_names)
-  _report(folder, plan, shards)
+  _report(folder, plan, shards, splits['train'].num_classes)
   return OK
 
 
 def _report(
-  folder: pathlib.Path, plan: Any, shards: dict[tuple[str, int], Any]
+  folder: pathlib.Path,
+  plan: Any,
+  shards: dict[tuple[str, int], Any],
+  num_classes: int,
 ) -> None:
   size = sum(written.size for written in shards.values())
   counts = ', '.join(
@@ -103,7 +106,7 @@ def _report(
   key = " data.label_key='labels'" if plan.several else ''
   print(
     f"in a config: data.source='tfds' data.name='{plan.name}'{key} "
-    f'data.channels={plan.channels}; on the command line: '
+    f'data.num_classes={num_classes} data.channels={plan.channels}; on the command line: '
     f'--data_dir={folder.parent.parent}'
   )
 

@@ -100,13 +100,14 @@ def _lead(parts: Mapping[str, Part]) -> str:
 
 
 def _note(parts: Mapping[str, Part]) -> str:
+  note = 'a / b / c: smallest, median and largest.'
   seen = [one for part in parts.values() for one in (part.labels, part.images)]
-  if all(one.num_images == one.num_full for one in seen):
-    return ''
-  return (
-    'Samples are random, and numbers from a sample are those of the sample: ? is what it '
-    'cannot tell. --all reads everything.'
-  )
+  if any(one.num_images < one.num_full for one in seen):
+    note += (
+      ' Samples are random, and numbers from a sample are those of the sample: ? is '
+      'what it cannot tell. --all reads everything.'
+    )
+  return note
 
 
 def _read(found: Labels | Images) -> str:

@@ -281,9 +281,16 @@ def test_sums_are_those_of_sha256sum(call, folder, tmp_path):
     assert found == hashlib.sha256((made / name).read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize('workers', [1, 2])
+@pytest.mark.parametrize(
+  ('workers', 'number', 'status'),
+  [
+    (1, signal.SIGKILL, -signal.SIGKILL),
+    (2, signal.SIGKILL, -signal.SIGKILL),
+    (2, signal.SIGINT, 130),
+  ],
+)
 def test_killed_and_resumed_the_files_are_equal(
-  call, folder, tmp_path, environment, workers
+  call, folder, tmp_path, environment, workers, number, status
 ):
   words = [f'--data_dir={folder}', '--shard_mb=1', f'--workers={workers}']
   prepare(call, tmp_path / 'whole', 'folder', *words)
@@ -297,8 +304,8 @@ def test_killed_and_resumed_the_files_are_equal(
   deadline = time.monotonic() + 120
   while not list(work.glob('train-*.json')) and time.monotonic() < deadline:
     time.sleep(0.001)
-  process.send_signal(signal.SIGKILL)
-  assert process.wait() == -signal.SIGKILL
+  process.send_signal(number)
+  assert process.wait() == status
   assert list(work.glob('train-*.json'))
   assert not (out / 'mine' / '1.0.0' / 'dataset_info.json').exists()
   # Workers end with their parent, so nobody else holds the folder or writes to it.
@@ -307,8 +314,8 @@ def test_killed_and_resumed_the_files_are_equal(
     time.sleep(0.5)
     if {path: path.stat().st_size for path in before} == before:
       break
-  status, _, err = call('prepare', 'folder', f'--out={out}', '--name=mine', *words)
-  assert status == 0, err
+  ended, _, err = call('prepare', 'folder', f'--out={out}', '--name=mine', *words)
+  assert ended == 0, err
   assert 'of 6 shards are there' in err
   assert contents(out) == contents(tmp_path / 'whole')
 
