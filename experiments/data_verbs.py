@@ -11,8 +11,10 @@ from ml_collections import ConfigDict
 import configs
 from experiments import progress
 from experiments.verbs import INTERRUPTED, OK, Args, Verb
+from scaling.errors import UserError
 
 _RECORDS = ('array_record', 'tfds')  # where a label costs the image that comes along
+_BY_NUMBER = ('array_record', 'tar')  # where only classes.txt tells how many there are
 _CONFIG = 'base'  # where none is named
 _BASE = pathlib.Path(configs.__file__).parent / f'{_CONFIG}.py'
 _PARTS = {'idx': ('train', 't10k')}  # where they have other names than train and test
@@ -29,6 +31,13 @@ def _named(args: Args) -> ConfigDict:
       data[field] = args.values[field]
     elif args.config_file == _BASE and f'data.{field}' not in args.overrides:
       data[field] = part
+  told = args.config_file != _BASE or 'data.num_classes' in args.overrides
+  classes = pathlib.Path(args.data_dir or '.').expanduser() / 'classes.txt'
+  if source in _BY_NUMBER and not (told or classes.is_file()):
+    raise UserError(
+      f'{source} files have class numbers, which do not tell how many classes there are; '
+      'pass --config.data.num_classes=N, or name them in classes.txt'
+    )
   return data
 
 
@@ -144,8 +153,8 @@ _SET = ('config', 'data_dir', 'train_split', 'test_split')
 VERBS = {
   'data inspect': Verb(
     'says what is in an image set: labels, sizes, corrupt files',
-    'SOURCE is one of digits, idx, tfds, folder, csv, made_up and procedural, NAME that '
-    'of the set where it has one. Large sets are sampled, and each number says of how '
+    'SOURCE is one of digits, idx, tfds, array_record, tar, folder, csv, made_up and '
+    'procedural, NAME that of the set where it has one. Large sets are sampled, and each number says of how '
     'many images it is. With --out it also writes inspect.md, labels.csv, labels.png '
     '(classes by frequency) and samples.png. Any field of the set is given by '
     '--config.data.FIELD=VALUE, such as --config.data.label_key=labels.',

@@ -86,7 +86,20 @@ def opened(folder: pathlib.Path) -> Iterator[None]:
       ) from None
     except OSError:
       pass  # a file system without locks: nothing keeps others out
-    yield
+    try:
+      yield
+    finally:
+      _remove_if_empty(folder)
+
+
+def _remove_if_empty(folder: pathlib.Path) -> None:
+  """Removes what `opened` made, where it came to no plan."""
+  work = work_folder(folder)
+  if work.exists() and not (work / 'plan.json').exists():
+    (work / 'lock').unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # somebody else's files are in it
+      for path in (work, folder, folder.parent):
+        path.rmdir()
 
 
 def asked(

@@ -246,6 +246,13 @@ def test_finished_and_busy_folders_are_refused(files, tmp_path):
     pass
 
 
+def test_without_a_plan_nothing_is_left(tmp_path):
+  folder = tmp_path / 'tiny' / '1.0.0'
+  with pytest.raises(UserError, match=r'no such set'), prepared.opened(folder):
+    raise UserError('no such set')
+  assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').write_text('')
   with (

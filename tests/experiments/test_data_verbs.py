@@ -2,12 +2,14 @@
 
 import csv
 import hashlib
+import io
 import os
 import pathlib
 import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 
 import numpy as np
@@ -16,6 +18,7 @@ import pytest
 from configs import base
 from experiments import cli
 from scaling.data import sources
+from scaling.errors import UserError
 
 # ml_collections loads config files in a way that Python 3.11 already warns about.
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
@@ -202,6 +205,45 @@ def test_several_labels_come_back(call, folder, tmp_path):
   wanted = {(0, 2), (1,), (), (2, 1, 0)}
   assert {tuple(map(int, some)) for some in labels.values()} <= wanted
   assert len(labels) == ours[0].num_images
+
+
+def test_tar_files_come_back(call, error, folder, tmp_path):
+  source = tmp_path / 'in'
+  source.mkdir()
+  names = ['ant', 'bee', 'cow']
+  for part in ('train', 'test'):
+    with tarfile.open(source / f'{part}-0.tar', 'w') as tar:
+      for number, path in enumerate(sorted((folder / part).glob('*/*.png'))):
+        label = str(names.index(path.parent.name)).encode()
+        for suffix, content in (('png', path.read_bytes()), ('cls', label)):
+          info = tarfile.TarInfo(f'{number:04d}.{suffix}')
+          info.size = len(content)
+          tar.addfile(info, io.BytesIO(content))
+  words = (f'--data_dir={source}', '--shard_mb=1', '--workers=2')
+  line = error('prepare', 'tar', f'--out={tmp_path}', '--name=mine', *words)
+  assert '--config.data.num_classes=N' in line
+  assert not (tmp_path / 'mine').exists()
+  prepare(call, tmp_path, 'tar', *words, '--config.data.num_classes=3')
+  theirs = data_of('tar', num_classes=3)
+  check_equal(load_prepared(tmp_path), sources.load_as_found(theirs, str(source)))
+
+
+def test_a_corrupt_image_among_pixels(call, tmp_path, monkeypatch):
+  from scaling.data import prepare as prepare_lib
+
+  whole, made = prepare_lib.png, []
+
+  def png(pixels):
+    made.append(whole(pixels))
+    return made[-1][: 40 if len(made) == 600 else None]
+
+  monkeypatch.setattr(prepare_lib, 'png', png)
+  prepare(call, tmp_path, 'digits', '--workers=1')  # in this process
+  fields = {'num_classes': 10, 'image_size': 8, 'channels': 1}
+  with pytest.raises(UserError, match=r'no readable image .*data\.corrupt=skip'):
+    sources.load(data_of('tfds', name='mine', **fields), str(tmp_path))
+  out, _ = inspected(call, 'tfds:mine', f'--data_dir={tmp_path}')
+  assert '1 of the 1,797 looked at are corrupt' in out
 
 
 def test_short_side(call, folder, tmp_path):
