@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from scaling.data import prepare, prepared, sources
+from scaling.data import prepared, sources
 from scaling.data.prepare import PARTS, Plan
+from scaling.data.shards import write_shard
 from scaling.data.split import Split
 from scaling.errors import UserError
 
@@ -115,7 +116,7 @@ def _check_end(code: int | None, receive: Connection) -> None:
 def _write_one(
   job: Job, split: Split, part: str, shard: int, tell: Callable[[int], None]
 ) -> None:
-  written = prepare.write_shard(
+  written = write_shard(
     split,
     job.plan,
     part,

@@ -10,6 +10,7 @@ import pytest
 
 from scaling.data import prepare, prepared, records
 from scaling.data.prepare import Options
+from scaling.data.shards import write_shard
 from scaling.data.split import Split, in_memory
 from scaling.errors import UserError
 
@@ -65,7 +66,7 @@ def make_all(folder, splits, options=None, skip=False):
 
 
 def write(folder, splits, plan, part, shard, skip=False):
-  written = prepare.write_shard(
+  written = write_shard(
     splits[part], plan, part, shard, folder=folder,
     work=prepared.work_folder(folder), skip=skip, root='/data',
   )  # fmt: skip
