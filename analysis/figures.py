@@ -84,13 +84,17 @@ def colours(number: int, name: str = 'plasma') -> list[str]:
 
 
 def save_figure(
-  figure: Figure, stem: str | os.PathLike[str]
+  figure: Figure,
+  stem: str | os.PathLike[str],
+  suffixes: Sequence[str] = ('png', 'svg'),
 ) -> tuple[pathlib.Path, ...]:
   """Writes STEM.png (200 dpi) and STEM.svg; equal figures give equal bytes."""
   stem = pathlib.Path(stem)
+  unsaid = {'png': {'Software': None}, 'svg': {'Date': None}}  # what changes by itself
   paths = []
   with styled():
-    for suffix, metadata in (('png', {'Software': None}), ('svg', {'Date': None})):
+    for suffix in suffixes:
+      metadata = unsaid[suffix]
       path = stem.with_name(f'{stem.name}.{suffix}')
       with replacing(path) as temporary:
         figure.savefig(temporary, format=suffix, dpi=200, metadata=metadata)

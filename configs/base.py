@@ -18,10 +18,11 @@ def get_config() -> ml_collections.ConfigDict:
   config.seed = 0
 
   data = config.data = ml_collections.ConfigDict()
-  # digits | tfds | array_record | tar | folder | idx | made_up | procedural
+  # digits | tfds | array_record | tar | folder | csv | idx | made_up | procedural
   data.source = 'made_up'
   data.name = 'made_up'  # of the set; a TFDS set is found by it
-  data.train_split = 'train'  # TFDS split; sub-folder (folder); file prefix (others)
+  # TFDS split; sub-folder (folder); CSV file without its ending; file prefix (others)
+  data.train_split = 'train'
   data.test_split = 'test'  # the same for the test images
   data.test_fraction = 0.2  # held back, by class, where the source has no test part
   data.image_key = 'image'  # features of a record

@@ -12,9 +12,12 @@ from absl import flags
 from ml_collections import config_flags
 
 import configs
-from experiments.verbs import OK, USAGE, VERBS, Args
+from experiments import data_verbs, verbs
+from experiments.verbs import OK, USAGE, Args
 from scaling.config import suggest
 from scaling.errors import UserError
+
+VERBS = verbs.VERBS | data_verbs.VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,10 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(help_text())
     return OK if argv else USAGE
-  name, *words = argv
+  name, words = _find_verb(argv)
   if name not in VERBS:
+    group, near = f'scaling {name}'.strip(), _following(name)
+    word = words[0] if words else ''
+    if name and word in ('-h', '--help', 'help'):
+      print(help_text(name))
+      return OK
     print(
-      f'scaling: {name!r} is no verb; use {", ".join(VERBS)}.' + suggest(name, VERBS),
+      f'{group}: {word!r} is no verb; use {", ".join(near)}.' + suggest(word, near),
       file=sys.stderr,
     )
     return USAGE
@@ -53,6 +61,23 @@ def main(argv: Sequence[str] | None = None) -> int:
   return USAGE
 
 
+def _following(group: str) -> list[str]:
+  """Returns the words that may follow these; a verb has one word, or two."""
+  before = group.split()
+  found = [verb.split() for verb in VERBS if verb.split()[: len(before)] == before]
+  return list(dict.fromkeys(verb[len(before)] for verb in found))
+
+
+def _find_verb(argv: Sequence[str]) -> tuple[str, list[str]]:
+  """Returns the verb, or as much of one as there is, and the words after it."""
+  name: list[str] = []
+  for word in argv:
+    if ' '.join(name) in VERBS or word not in _following(' '.join(name)):
+      break
+    name.append(word)
+  return ' '.join(name), list(argv[len(name) :])
+
+
 def parse(name: str, words: Sequence[str]) -> Args:
   """Parses the words after a verb.
 
@@ -63,11 +88,13 @@ def parse(name: str, words: Sequence[str]) -> Args:
   if '--config' in words[:-1]:
     at = words.index('--config')
     words[at : at + 2] = [f'--config={words[at + 1]}']
+  config = VERBS[name].config
+  if config and not any(word.split('=')[0] == '--config' for word in words):
+    words.insert(0, f'--config={config}')
   words = [find_config(word) for word in words]
   values = flags.FlagValues()
   argv = [f'scaling {name}', *words]
-  for flag in VERBS[name].flags:
-    DEFINE[flag](values, argv)
+  _define(name, values, argv)
   try:
     rest = values(argv)[1:]
     parsed = {flag: values[flag].value for flag in VERBS[name].flags}
@@ -97,6 +124,13 @@ def parse(name: str, words: Sequence[str]) -> Args:
   return Args(parsed, config_file, overrides, rest)
 
 
+def _define(name: str, values: flags.FlagValues, argv: list[str]) -> None:
+  """Defines the flags of a verb, some of which mean something else to others."""
+  for flag in VERBS[name].flags:
+    own = f'{name} {flag}'
+    DEFINE[own if own in DEFINE else flag](values, argv)
+
+
 def find_config(word: str) -> str:
   """Completes `--config=digits` or `configs/digits.py` to the file that came along."""
   flag, _, value = word.partition('=')
@@ -113,14 +147,9 @@ def find_config(word: str) -> str:
   return f'{flag}={shipped}' + (f':{argument}' if argument else '')
 
 
-def _config(values: flags.FlagValues, argv: list[str]) -> None:
-  config_flags.DEFINE_config_file(
-    'config',
-    None,
-    'a study: a file with get_config() and get_sweep(), or the name of a shipped one; '
-    'any field is set by --config.FIELD=VALUE',
-    flag_values=values,
-    sys_argv=argv,
+def _config(text: str) -> Callable:
+  return lambda v, argv: config_flags.DEFINE_config_file(
+    'config', None, text, flag_values=v, sys_argv=argv
   )
 
 
@@ -144,8 +173,15 @@ def _bool(name: str, text: str) -> Callable:
   return lambda v, _: flags.DEFINE_bool(name, False, text, flag_values=v)
 
 
+_OF_SET = (
+  'a study whose `data` describes the set; any field of it is set by '
+  '--config.data.FIELD=VALUE, with or without a study'
+)
 DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
-  'config': _config,
+  'config': _config(
+    'a study: a file with get_config() and get_sweep(), or the name of a shipped one; '
+    'any field is set by --config.FIELD=VALUE'
+  ),
   'workdir': _string('workdir', None, 'folder of the study, made if missing'),
   'data_dir': _string('data_dir', None, 'where the image set lies'),
   'workers': _integer('workers', None, 'processes; default one a core, one on a TPU'),
@@ -217,17 +253,49 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   ),
   'percent': _bool('percent', 'the scores are percentages'),
   'out': _string('out', 'fit', 'folder for the tables and figures'),
+  'data inspect config': _config(_OF_SET),
+  'data prepare config': _config(_OF_SET),
+  'data inspect out': _string('out', None, 'folder for the report, tables and figures'),
+  'data prepare out': _string('out', None, 'folder of prepared sets, made if missing'),
+  'data prepare seed': _integer('seed', 0, 'of the order of the records', 0),
+  'data prepare workers': _integer('workers', None, 'processes; default one a core'),
+  'train_split': _string('train_split', None, 'training part, as data.train_split'),
+  'test_split': _string('test_split', None, 'test part, as data.test_split'),
+  'all': _bool('all', 'read every image and label of large sets too'),
+  'name': _string('name', None, 'of the prepared set'),
+  'short_side': _integer(
+    'short_side',
+    0,
+    'make larger image files JPEGs with a short side of so many pixels',
+    0,
+  ),
+  'quality': _integer('quality', 90, 'of these JPEGs'),
+  'channels': _integer(
+    'channels', 0, '1 for grey images, 3 for coloured ones; default as they are', 0
+  ),
+  'corrupt': lambda v, _: flags.DEFINE_enum(
+    'corrupt',
+    'stop',
+    ['stop', 'skip'],
+    'what to do about an image that cannot be decoded',
+    flag_values=v,
+  ),
+  'shard_mb': _integer('shard_mb', 256, 'megabytes of a file, about'),
 }
 
 
-def help_text() -> str:
-  """Returns what `scaling --help` prints."""
-  lines = [f'  {name:<8} {verb.summary}' for name, verb in VERBS.items()]
+def help_text(group: str = '') -> str:
+  """Returns what `scaling --help` prints, or `scaling GROUP --help`."""
+  shown = {name: verb for name, verb in VERBS.items() if name.startswith(group)}
+  width = max(8, *map(len, shown))
+  lines = [f'  {name:<{width}} {verb.summary}' for name, verb in shown.items()]
+  verb = f'{group} VERB'.strip()
+  example = next(iter(shown.values())).example
   return (
-    'usage: scaling VERB [--FLAG=VALUE ...]\n\n'
-    'What would more images, and more depth, buy on your data?\n\n'
+    f'usage: scaling {verb} [--FLAG=VALUE ...]\n\n'
+    + ('' if group else 'What would more images, and more depth, buy on your data?\n\n')
     + '\n'.join(lines)
-    + f'\n\nexample: {VERBS["study"].example}\n`scaling VERB --help` says more.'
+    + f'\n\nexample: {example}\n`scaling {verb} --help` says more.'
   )
 
 
@@ -235,8 +303,7 @@ def verb_help(name: str) -> str:
   """Returns what `scaling VERB --help` prints."""
   verb = VERBS[name]
   values = flags.FlagValues()
-  for flag in verb.flags:
-    DEFINE[flag](values, ['scaling'])
+  _define(name, values, ['scaling'])
   lines = []
   width = max(12, *map(len, verb.flags)) + 1
   for flag in verb.flags:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from experiments.status import Progress as Cell
 
 WINDOW_SECONDS = 30.0  # over which speed is measured
+SHOWN_SECONDS = 0.1  # between looks at a bar, which may be told of every image
 PLAIN_SECONDS = 10.0  # between lines where there is no terminal
 
 
@@ -57,7 +58,12 @@ class Display:
 def display() -> Iterator[Display]:
   """Shows progress on standard error while the block runs."""
   console = Console(stderr=True)
-  bar = Progress(
+  with _bar(console) as bar:
+    yield Display(console, bar)
+
+
+def _bar(console: Console) -> Progress:
+  return Progress(
     TextColumn('{task.percentage:>3.0f}%'),
     BarColumn(),
     TextColumn('{task.fields[text]}'),
@@ -65,8 +71,46 @@ def display() -> Iterator[Display]:
     console=console,
     disable=not console.is_terminal,
   )
-  with bar:
-    yield Display(console, bar)
+
+
+@contextlib.contextmanager
+def working(doing: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+  """A bar on standard error with speed and time left.
+
+  Args:
+    doing: what is done, such as 'preparing'.
+    unit: of what is counted, such as 'images'.
+
+  Yields:
+    What to call with the units done and the units in all.
+  """
+  console = Console(stderr=True)
+  seen: collections.deque = collections.deque()
+  said = time.monotonic()  # the last line in a log
+  with _bar(console) as bar:
+    task = bar.add_task('', total=None, text=f'{doing}: starting')
+
+    def count(done: int, total: int) -> None:
+      nonlocal said
+      now = time.monotonic()
+      if seen and done < total and now - seen[-1][0] < SHOWN_SECONDS:
+        return
+      if len(seen) == 1 and done == seen[0][1]:
+        seen.clear()  # nothing done yet: workers starting are no measure of speed
+      seen.append((now, done))
+      while len(seen) > 2 and now - seen[1][0] > WINDOW_SECONDS:
+        seen.popleft()
+      then, before = seen[0]
+      text = f'{doing}: {done:,}/{total:,} {unit}'
+      if done > before:
+        speed = (done - before) / max(now - then, 1e-9)
+        text += f' · {speed:,.0f}/s · {duration((total - done) / speed)} left'
+      bar.update(task, completed=done, total=total, text=text)
+      if not console.is_terminal and now - said >= PLAIN_SECONDS:
+        said = now
+        console.print(text, highlight=False)
+
+    yield count
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 @dataclasses.dataclass(frozen=True)
 class Verb:
-  """One word after `scaling`.
+  """One word after `scaling`, or two.
 
   Attributes:
     summary: what it does, in one line.
@@ -30,6 +30,7 @@ class Verb:
     run: does it and returns the exit status.
     required: those of its flags that have no default.
     words: what it takes besides flags.
+    config: what --config is where it is left out.
   """
 
   summary: str
@@ -39,6 +40,7 @@ class Verb:
   run: Callable[['Args'], int]
   required: tuple[str, ...] = ()
   words: tuple[str, ...] = ()
+  config: str = ''
 
 
 @dataclasses.dataclass(frozen=True)

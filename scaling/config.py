@@ -23,6 +23,7 @@ _CHOICES = {
     'array_record',
     'tar',
     'folder',
+    'csv',
     'idx',
     'made_up',
     'procedural',

@@ -10,8 +10,10 @@ import pathlib
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from scaling import config as config_lib
 from scaling.data import (
   array_record,
+  csv_files,
   digits,
   folder,
   hierarchy,
@@ -24,10 +26,11 @@ from scaling.data import (
 from scaling.data.split import Split
 from scaling.errors import UserError
 
-__all__ = ['Split', 'at_hand', 'load']
+__all__ = ['Split', 'at_hand', 'load', 'load_as_found']
 
 _SOURCES = {
   'array_record': array_record,
+  'csv': csv_files,
   'digits': digits,
   'folder': folder,
   'idx': idx,
@@ -36,6 +39,9 @@ _SOURCES = {
   'tar': tar,
   'tfds': tfds,
 }
+# Where an image may have several labels, and how many is not known before it is read.
+_SEVERAL = ('array_record', 'csv', 'tar', 'tfds')
+_ROOM = 64  # labels of an image, at least, where nobody has said how many there are
 # The fields that decide what is loaded.
 _FIELDS = (
   'source',
@@ -53,6 +59,7 @@ _FIELDS = (
   'made_up_train',
   'made_up_test',
   'procedural',
+  'corrupt',
 )
 
 
@@ -72,6 +79,31 @@ def load(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
     UserError: when the set is not there, is broken or differs from the config.
   """
   return _load(FrozenConfigDict({field: data[field] for field in _FIELDS}), data_dir)
+
+
+def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
+  """Returns both parts of a set that no config describes yet, to look at or to copy.
+
+  The number of classes, channels, pixels and labels an image are the set's own. Sets
+  that are computed follow the config as ever. Nothing is kept for a second call.
+
+  Args:
+    data: the `data` part of a config: source, name, parts and keys.
+    data_dir: where the files are; each source has its own default.
+
+  Raises:
+    UserError: for a source that is not known, and when the set is not there or broken.
+  """
+  if data.source not in _SOURCES:
+    raise UserError(
+      f'{data.source!r} is no source; use {", ".join(_SOURCES)}.'
+      + config_lib.suggest(data.source, _SOURCES)
+    )
+  data = data.copy_and_resolve_references()
+  data.corrupt = 'skip'  # whoever looks finds them one by one
+  if data.source in _SEVERAL:
+    data.max_labels = max(data.max_labels, _ROOM)
+  return _SOURCES[data.source].load(data, data_dir)
 
 
 @functools.lru_cache(maxsize=2)

@@ -55,13 +55,14 @@ def test_no_verb_shows_all_of_them(call):
 
 @pytest.mark.parametrize('verb', cli.VERBS)
 def test_help_of_every_verb_has_an_example_that_parses(verb, call, monkeypatch):
-  status, out, err = call(verb, '--help')
+  status, out, err = call(*verb.split(), '--help')
   assert (status, err) == (0, '')
   (line,) = re.findall(r'^example: scaling (.*)$', out, re.MULTILINE)
   monkeypatch.chdir(SHIPPED.parent)
-  name, *words = shlex.split(line)
-  assert name == verb
-  assert cli.parse(name, words)
+  words = shlex.split(line)
+  length = len(verb.split())
+  assert words[:length] == verb.split()
+  assert cli.parse(verb, words[length:])
   for flag in cli.VERBS[verb].flags:
     assert f'--{flag}' in out
 

@@ -78,3 +78,23 @@ def test_time_left_weighs_cells_by_their_work(capsys, clock):
     .err.splitlines()[1]
     .endswith('0/2 cells · 50 images/s · 3 min 30 s left')
   )
+
+
+def test_work_is_timed_from_the_first_that_is_done(capsys, clock):
+  with progress.working('preparing', 'images') as count:
+    count(500, 2000)  # from before
+    clock[0] += progress.PLAIN_SECONDS
+    count(500, 2000)
+    clock[0] += progress.PLAIN_SECONDS
+    count(1000, 2000)
+    clock[0] += progress.SHOWN_SECONDS / 2
+    count(1001, 2000)  # too soon for another look
+    clock[0] += progress.PLAIN_SECONDS
+    count(2000, 2000)
+  out, err = capsys.readouterr()
+  assert out == ''
+  assert err.splitlines() == [
+    'preparing: 500/2,000 images',
+    'preparing: 1,000/2,000 images · 50/s · 20 s left',
+    'preparing: 2,000/2,000 images · 75/s · 0 s left',
+  ]
