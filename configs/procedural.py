@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.mean = (0.5, 0.5, 0.5)
   config.data.std = (0.15, 0.15, 0.15)
   config.data.procedural.exponent = 0.4
+  config.data.procedural.pose = 0.4
   config.data.procedural.num_test = 8000
 
   config.model.width = 24
