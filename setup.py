@@ -54,8 +54,8 @@ setup(
     # The peers of experiments.benchmarks.train_step and input, with their decoder of
     # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
     'bench': ['grain>=0.2.12', 'simplejpeg>=1.8', 'torch>=2.4'],
-    'gcs': ['gcsfs'],  # gs://
-    's3': ['s3fs'],  # s3://
+    'gcs': ['gcsfs>=2024.6'],  # gs://
+    's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
     'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],

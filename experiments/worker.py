@@ -44,11 +44,6 @@ def main() -> int:
   workdir = pathlib.Path(orders['workdir'])
   cells = [sweep.cell_folder(workdir, name) for name in orders['cells']]
   try:
-    configs = []
-    for cell in cells:
-      with contextlib.suppress(OSError, ValueError):  # a broken cell fails by itself
-        configs.append(read_config(cell))
-    use_cores(*configs)
     work(
       cells,
       data_dir=orders['data_dir'],
@@ -161,13 +156,14 @@ def read_config(cell: pathlib.Path) -> ConfigDict:
   return ConfigDict(json.loads((cell / 'config.json').read_text()))
 
 
-def use_cores(*configs: ConfigDict) -> None:
-  """Lets JAX see a device for each core that these configs can use."""
+def use_cores(config: ConfigDict) -> None:
+  """Lets JAX see a device for each core that a cell by itself can use.
+
+  Workers do not: the results of a sweep shall not depend on their number.
+  """
   from scaling import processes, sharding
 
-  sizes = [
-    size for c in configs for size in (c.train.batch_size, c.log.eval_batch_size)
-  ]
+  sizes = (config.train.batch_size, config.log.eval_batch_size)
   sharding.use_cores(processes.num_cores(), sizes)
 
 
