@@ -3,9 +3,9 @@
 import csv
 import hashlib
 import io
-import os
 import pathlib
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,13 +341,17 @@ def test_killed_and_resumed_the_files_are_equal(
     sys.executable, '-m', 'experiments.cli', 'data', 'prepare', 'folder',
     f'--out={out}', '--name=mine', *words,
   ]  # fmt: skip
-  process = subprocess.Popen(command, cwd=ROOT, env=environment)
   work = out / 'mine' / '1.0.0' / '.prepare'
   deadline = time.monotonic() + 120
-  while not list(work.glob('train-*.json')) and time.monotonic() < deadline:
-    time.sleep(0.001)
-  process.send_signal(number)
-  assert process.wait() == status
+  # On a busy machine it may come to its end between the look and the signal.
+  while not work.exists() and time.monotonic() < deadline:
+    shutil.rmtree(out, ignore_errors=True)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    while not list(work.glob('train-*.json')) and process.poll() is None:
+      time.sleep(0.001)
+    process.send_signal(number)
+    ended = process.wait()
+  assert ended == status
   assert list(work.glob('train-*.json'))
   assert not (out / 'mine' / '1.0.0' / 'dataset_info.json').exists()
   # Workers end with their parent, so nobody else holds the folder or writes to it.
@@ -372,18 +376,10 @@ def test_what_is_there_is_not_replaced(call, error, folder, tmp_path):
   )
 
 
-def test_a_folder_that_may_not_be_written(error, folder):
-  user = os.geteuid()
-  out = pathlib.Path('/')  # root's own, and root gives up its rights
-  if user == 0:
-    os.seteuid(65534)
-  try:
-    line = error(
-      'prepare', 'folder', f'--data_dir={folder}', f'--out={out}', '--name=x'
-    )
-  finally:
-    os.seteuid(user)
-  assert '--out: /x/1.0.0 cannot be written (Permission denied)' in line
+def test_a_folder_that_cannot_be_written(error, folder):
+  # Not even by root.
+  line = error('prepare', 'folder', f'--data_dir={folder}', '--out=/proc', '--name=x')
+  assert '--out: /proc/x/1.0.0 cannot be written (No such file or directory)' in line
 
 
 def inspected(call, *words):
