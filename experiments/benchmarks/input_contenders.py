@@ -169,6 +169,8 @@ def prepare_jpeg(job: Job) -> str:
 
 def _our_jpeg(job: Job) -> Next:
   """Returns our batches, flipped here too, though training flips on the device."""
+  import cv2
+
   from scaling.data import sources
 
   data = _data(
@@ -184,7 +186,7 @@ def _our_jpeg(job: Job) -> Next:
   def flipped() -> dict[str, np.ndarray]:
     rows = batch()
     for row in np.flatnonzero(rng.random(job.batch_size) < 0.5):
-      rows['image'][row] = rows['image'][row, :, ::-1]
+      rows['image'][row] = cv2.flip(rows['image'][row], 1)
     return rows
 
   return flipped
