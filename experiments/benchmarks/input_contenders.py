@@ -514,10 +514,21 @@ def tree_cpu_seconds() -> float:
   return total
 
 
+def rest(longest: float = 10.0) -> None:
+  """Waits until nothing is prepared ahead any more, which would cost others' turns."""
+  stop = time.monotonic() + longest
+  before, now = -1.0, tree_cpu_seconds()
+  while now - before > 0.01 and time.monotonic() < stop:
+    time.sleep(0.1)
+    before, now = now, tree_cpu_seconds()
+
+
 def serve(batch: Next, warm: int) -> None:
   """Makes batches when told to, and says what they cost."""
   for _ in range(2):  # the first compiles, the second starts threads
     batch()
+  if warm:
+    rest()
   print(json.dumps({}), flush=True)
   before = tree_cpu_seconds()
   for line in sys.stdin:
@@ -527,7 +538,8 @@ def serve(batch: Next, warm: int) -> None:
     for _ in range(int(line)):
       batch()
     seconds = time.perf_counter() - began
-    # With what was prepared ahead since the last turn.
+    if warm:
+      rest()
     now = tree_cpu_seconds()
     answer = {'seconds': [seconds], 'cpu_seconds': [now - before]}
     before = now

@@ -73,12 +73,16 @@ def _by_opencv(encoded: bytes, shrink: int) -> NDArray[np.uint8] | None:
     return None
   cv2 = _opencv()
   how = (
-    cv2.IMREAD_COLOR if shrink == 1 else getattr(cv2, f'IMREAD_REDUCED_COLOR_{shrink}')
+    cv2.IMREAD_COLOR_RGB
+    if shrink == 1
+    else getattr(cv2, f'IMREAD_REDUCED_COLOR_{shrink}')
   )
   pixels = cv2.imdecode(
     np.frombuffer(encoded, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION
   )
-  return None if pixels is None else cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+  if pixels is None or shrink == 1:
+    return pixels
+  return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
 
 
 def _by_pillow(encoded: bytes, channels: int) -> NDArray[np.uint8]:

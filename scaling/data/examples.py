@@ -1,8 +1,10 @@
 """Sets whose images and labels lie in the same record: read together, asked for apart."""
 
 import collections
+import functools
 import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +21,27 @@ _MEMORY_BYTES = 4 * 2**30  # of pixels: larger sets are decoded batch by batch
 _AT_ONCE = 1024
 
 
+@functools.cache
+def _protobuf() -> tuple[Any, type[Exception]]:
+  """Returns the message and its error: an import for each record doubles its time."""
+  from google.protobuf.message import DecodeError
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  return tf_example_pb2.Example, DecodeError  # pyright: ignore
+
+
 def parse(record: bytes, image_key: str, label_key: str) -> Example:
   """Returns the encoded image and the labels of a tf.train.Example.
 
   Raises:
     CorruptError: if it is none, or has no such image.
   """
-  from google.protobuf.message import DecodeError
-  from tensorflow_datasets.proto import tf_example_pb2
-
+  example_type, decode_error = _protobuf()
   try:
-    example = tf_example_pb2.Example.FromString(record)  # pyright: ignore
+    example = example_type.FromString(record)
     feature = example.features.feature
     encoded = feature[image_key].bytes_list.value[0]
-  except (DecodeError, IndexError) as error:
+  except (decode_error, IndexError) as error:
     raise CorruptError(
       f'a record is no tf.train.Example with bytes as {image_key!r}; correct '
       'data.image_key, or prepare the set anew'

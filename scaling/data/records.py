@@ -37,6 +37,10 @@ class Records:
   def __init__(self, shards: Sequence[Shard]):
     self._shards = list(shards)
     self._ends = np.cumsum([shard.take for shard in shards], dtype=np.int64)
+    # Of a record's number in its file from its id.
+    self._offsets = (
+      np.array([shard.skip + shard.take for shard in shards], np.int64) - self._ends
+    )
     self._own = threading.local()
 
   def __len__(self) -> int:
@@ -51,21 +55,26 @@ class Records:
     ids = np.asarray(ids, np.int64)
     if ids.size and not 0 <= ids.min() <= ids.max() < len(self):
       raise IndexError(f'{ids.min()}..{ids.max()} leaves 0..{len(self) - 1}')
-    shards = np.searchsorted(self._ends, ids, 'right')
+    order = np.argsort(ids, kind='stable')  # file by file, each from front to back
+    shards = np.searchsorted(self._ends, ids[order], 'right')
+    numbers = ids[order] + self._offsets[shards]
     found: list[bytes] = [b''] * len(ids)
-    for row in np.argsort(ids, kind='stable'):  # file by file, each from front to back
-      shard = self._shards[shards[row]]
-      number = int(ids[row] - self._ends[shards[row]]) + shard.take + shard.skip
-      try:
-        reader = self._open(shard.path)
-        reader.seek(number)
-        found[row] = reader.read()
-      except Exception as error:  # the reader raises what its C++ says
-        self._own.readers.pop(shard.path, None)
-        raise UserError(
-          f'record {number} of {shard.path} cannot be read ({_first_line(error)}); '
-          'fetch or prepare the file anew'
-        ) from error
+    last, number, path, reader = -1, 0, '', None
+    try:
+      for row, shard, number in zip(
+        order.tolist(), shards.tolist(), numbers.tolist(), strict=True
+      ):
+        if shard != last:
+          last, path = shard, self._shards[shard].path
+          reader = self._open(path)
+        reader.seek(number)  # pyright: ignore[reportOptionalMemberAccess]
+        found[row] = reader.read()  # pyright: ignore[reportOptionalMemberAccess]
+    except Exception as error:  # the reader raises what its C++ says
+      self._own.readers.pop(path, None)
+      raise UserError(
+        f'record {number} of {path} cannot be read ({_first_line(error)}); '
+        'fetch or prepare the file anew'
+      ) from error
     return found
 
   def where(self, record: int) -> str:

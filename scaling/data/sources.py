@@ -129,7 +129,13 @@ def _check(split: Split, data: ConfigDict, part: str) -> None:
     )
   if split.images is None:
     return
-  height, width, channels = split.images(np.zeros(1, np.int64)).shape[1:]
+  if split.generate is not None:  # computing one would compile for a second
+    import jax
+
+    ids = jax.ShapeDtypeStruct((1, 2), np.uint32)
+    height, width, channels = jax.eval_shape(split.generate, ids).shape[1:]
+  else:
+    height, width, channels = split.images(np.zeros(1, np.int64)).shape[1:]
   if channels != data.channels:
     raise UserError(
       f'data.channels={data.channels} but the images of {data.name} have {channels};'

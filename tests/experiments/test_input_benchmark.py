@@ -6,6 +6,7 @@ import json
 import pathlib
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -129,6 +130,14 @@ def test_cpu_seconds_are_those_of_all_processes():
   assert ended >= 0.28  # of a clock in hundredths
   if pathlib.Path('/proc/self/stat').exists():
     assert running >= 0.28
+
+
+def test_a_contender_rests_once_nothing_is_prepared(monkeypatch):
+  seconds = iter([1.0, 2.0, 2.5, 2.5, 9.0])
+  monkeypatch.setattr(input_contenders, 'tree_cpu_seconds', lambda: next(seconds))
+  monkeypatch.setattr(time, 'sleep', lambda seconds: None)
+  input_contenders.rest()
+  assert list(seconds) == [9.0]
 
 
 def test_the_order_of_images_needs_no_memory():
