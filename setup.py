@@ -19,6 +19,7 @@ setup(
   packages=[
     'scaling',
     'scaling.data',
+    'scaling.data.prepare',
     'scaling.evals',
     'scaling.models',
     'configs',
@@ -42,7 +43,7 @@ setup(
     'optax>=0.2.8',
     'orbax-checkpoint>=0.12.8,<1',  # the v1 API, which may still move before 1.0
     'pandas>=2.2',
-    'opencv-python-headless>=4.10',  # decodes at twice the speed of Pillow
+    'opencv-python-headless>=4.11',  # decodes at twice the speed of Pillow
     'pillow>=10',
     'rich>=13',
     'scikit-learn>=1.4',  # carries the handwritten digits
@@ -53,7 +54,7 @@ setup(
   extras_require={
     # The peers of experiments.benchmarks.train_step and input, with their decoder of
     # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
-    'bench': ['grain>=0.2.12', 'simplejpeg>=1.8', 'torch>=2.4'],
+    'bench': ['grain>=0.2.12', 'torch>=2.4'],  # peers of experiments.benchmarks
     'gcs': ['gcsfs>=2024.6'],  # gs://
     's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow

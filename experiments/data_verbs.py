@@ -50,10 +50,10 @@ def _load(data: ConfigDict, data_dir: str | None) -> dict[str, Any]:
 
 def run_prepare(args: Args) -> int:
   from experiments import prepare_shards
-  from scaling.data import prepare, prepared
+  from scaling.data.prepare import plans, prepared
 
   data = _named(args)
-  options = prepare.Options(
+  options = plans.Options(
     short_side=args.short_side,
     quality=args.quality,
     shard_mb=args.shard_mb,
@@ -69,7 +69,7 @@ def run_prepare(args: Args) -> int:
     plan = prepared.open_plan(
       folder,
       prepared.asked(data.source, splits, options),
-      functools.partial(prepare.make_plan, args.name, splits, options, skip=skip),
+      functools.partial(plans.make_plan, args.name, splits, options, skip=skip),
     )
     prepared.remove_leftovers(folder, plan)
     shards = prepared.whole(folder, plan)

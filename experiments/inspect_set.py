@@ -200,8 +200,8 @@ def _fields(parts: Mapping[str, Part]) -> str:
     f'data.num_classes = {first.split.num_classes}',
     f'data.max_labels = {max(most, 1)}',
   ]
-  if first.split.images is not None:
-    height, _, channels = first.split.images(np.zeros(1, np.int64)).shape[1:]
+  if first.split.shape is not None:
+    height, _, channels = first.split.shape
     lines += [f'data.channels = {channels}', f'data.image_size = {height}']
   elif first.images.kinds:
     modes = {kind.split()[1] for part in parts.values() for kind in part.images.kinds}

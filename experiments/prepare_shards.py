@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from scaling.data import prepared, sources
-from scaling.data.prepare import PARTS, Plan
-from scaling.data.shards import write_shard
+from scaling.data import sources
+from scaling.data.prepare import prepared
+from scaling.data.prepare.plans import PARTS, Plan
+from scaling.data.prepare.shards import write_shard
 from scaling.data.split import Split
 from scaling.errors import UserError
 

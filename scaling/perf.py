@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 from scaling import config as config_lib
 from scaling import cost, optim, processes, sharding, speed, step
 from scaling.data import pipeline, sources, stages
+from scaling.data.prefetch import Prefetch
 
 _MATRIX = 2048  # rows of the square matrices whose product is timed
 _COPY_BYTES = 1 << 28  # far beyond any cache
@@ -129,7 +130,7 @@ def measure(
   faults = (_faults() - before) / num_steps
 
   say(f'{num_steps} steps with input')
-  with pipeline.prefetch(make_batch, 0, num_steps + 2) as batches:
+  with Prefetch(make_batch, 0, num_steps + 2) as batches:
     update(next(batches))
     update(next(batches))
     fed_seconds = _median(lambda i: update(next(batches)), num_steps)

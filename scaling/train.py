@@ -22,6 +22,7 @@ from scaling import files, manifest, metrics, optim, processes, sharding, step
 from scaling.checkpoint import Checkpoints
 from scaling.clock import Clock
 from scaling.data import pipeline, sources
+from scaling.data.prefetch import Prefetch
 from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import classify
@@ -145,7 +146,7 @@ def train(
       skipped=skipped,
     )
 
-    batches = pipeline.prefetch(make_batch, done, num_steps)
+    batches = Prefetch(make_batch, done, num_steps)
     writer = metrics.Writer(workdir, tensorboard) if processes.is_first() else None
     votes = processes.Votes()
     speed = Speed(done, clock, config, mesh)

@@ -29,7 +29,6 @@ HOMES = {
   'pandas': ('analysis/', 'experiments/benchmarks/fit_curves.py'),
   'rich': 'experiments/progress.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
-  'simplejpeg': 'experiments/benchmarks/input_',
   'sklearn': 'scaling/data/digits.py',
   'tensorboardX': 'scaling/metrics.py',
   'tensorflow': 'experiments/benchmarks/input_peers.py',

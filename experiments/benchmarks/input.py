@@ -21,8 +21,8 @@ of the process with all that it starts; the best turn counts: other work disturb
 least. Where other work never rests, CPU-seconds still compare.
 All run with the allocator settings of a sweep's workers; GLIBC_TUNABLES in the
 environment, also an empty one, takes their place.
-PyTorch, grain and simplejpeg, PyTorch's decoder here, come with `pip install '.[bench]'`; `pip install tensorflow` adds
-tf.data. Who is not installed is left out.
+PyTorch, which decodes with OpenCV as we do, and grain come with `pip install '.[bench]'`;
+`pip install tensorflow` adds tf.data. Who is not installed is left out.
 """
 
 import argparse
@@ -37,7 +37,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from experiments.benchmarks.input_contenders import CASES, Case, Job
+from experiments.benchmarks.input_cases import CASES, Case, Job
 from experiments.benchmarks.train_step import Contender
 
 MODULE = 'experiments.benchmarks.input_contenders'
@@ -47,7 +47,6 @@ NUM_IDS = 2**21
 NAMES = (*CASES, 'start', 'ids')
 INSTALL = {
   'grain': "pip install '.[bench]'",
-  'simplejpeg': "pip install '.[bench]'",
   'tensorflow': 'pip install tensorflow',
   'torch': "pip install '.[bench]'",
 }

@@ -60,6 +60,7 @@ def _split(data: ConfigDict, num_images: int, first: int) -> Split:
     fingerprint=fingerprint(
       'made_up', num_images, first, num_classes, max_labels, shape
     ),
+    shape=shape,
   )
 
 

@@ -1,15 +1,11 @@
-"""Batches for the loop: pure functions of the step, and a thread that runs ahead.
+"""Batches for the loop: pure functions of the step.
 
 A training batch depends on its arguments alone, so there is no iterator to save: a run
 resumes by asking for the next step. Pixels stay bytes until they reach the device.
 """
 
-import collections
-import concurrent.futures
 import functools
-import time
 from collections.abc import Callable, Iterator
-from typing import Generic, Self, TypeVar
 
 import jax
 import numpy as np
@@ -17,14 +13,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling import processes, sharding
-from scaling.data.decode import (
-  Box,
-  CorruptError,
-  center_box,
-  decode_crop,
-  random_box,
-)
+from scaling import sharding
+from scaling.data import images
+from scaling.data.decode import CorruptError
 from scaling.data.skipped import Skipped
 from scaling.data.split import Split
 from scaling.data.subsets import (
@@ -39,7 +30,6 @@ from scaling.data.subsets import (
 from scaling.errors import UserError
 
 Batch = dict[str, np.ndarray]
-T = TypeVar('T')
 
 _REPLACEMENTS = 32  # tried in the place of an image that cannot be read
 _LABELS_READ = 4096  # at a time: an encoded set reads whole records for them
@@ -115,22 +105,9 @@ def train_batch(
   ids, epochs = ids[rows], epochs[rows]
   batch = {}
   if split.generate is None:
-    batch['image'], read = _train_images(ids, epochs, split, data, seed, skipped)
-    for attempt in range(_REPLACEMENTS):
-      if not (bad := np.flatnonzero(~read)).size:
-        break
-      purpose = f'replacement {attempt}'
-      draws = uniform_numbers(
-        1, seed=seed, epochs=epochs[bad], ids=ids[bad], purpose=purpose
-      )
-      ids[bad] = subset.ids((draws[:, 0] * subset.num_images).astype(np.int64))
-      batch['image'][bad], read[bad] = _train_images(
-        ids[bad], epochs[bad], split, data, seed, skipped
-      )
-    if not read.all():
-      raise CorruptError(
-        f'{_REPLACEMENTS} images in a row cannot be read; is --data_dir the right one?'
-      )
+    batch['image'], ids = _train_images(
+      ids, epochs, split=split, data=data, subset=subset, seed=seed, skipped=skipped
+    )
   return batch | {
     'labels': split.labels(ids),
     'id': halves(ids),
@@ -141,21 +118,38 @@ def train_batch(
 def _train_images(
   ids: Ids,
   epochs: Ids,
+  *,
   split: Split,
   data: ConfigDict,
+  subset: Subset,
   seed: int,
   skipped: Skipped | None,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-  return _images(ids, split, data, crop_numbers(ids, epochs, data, seed), skipped)
+) -> tuple[NDArray[np.uint8], Ids]:
+  """Returns images, and the ids that they have: others for those that cannot be read.
 
+  The given ids are changed.
+  """
 
-def crop_numbers(
-  ids: Ids, epochs: Ids, data: ConfigDict, seed: int
-) -> NDArray[np.float64] | None:
-  """Returns the numbers of each image's random crop, `[B, 4]`; None for the centre."""
-  if data.min_crop_area == 0:
-    return None
-  return uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
+  def read(rows: slice | NDArray[np.integer]) -> tuple[NDArray, NDArray]:
+    numbers = images.crop_numbers(ids[rows], epochs[rows], data, seed)
+    return images.read(ids[rows], split, data, numbers, skipped)
+
+  pixels, found = read(slice(None))
+  for attempt in range(_REPLACEMENTS):
+    bad = np.flatnonzero(~found)
+    if not bad.size:
+      break
+    purpose = f'replacement {attempt}'
+    draws = uniform_numbers(
+      1, seed=seed, epochs=epochs[bad], ids=ids[bad], purpose=purpose
+    )
+    ids[bad] = subset.ids((draws[:, 0] * subset.num_images).astype(np.int64))
+    pixels[bad], found[bad] = read(bad)
+  if not found.all():
+    raise CorruptError(
+      f'{_REPLACEMENTS} images in a row cannot be read; is --data_dir the right one?'
+    )
+  return pixels, ids
 
 
 def place(batch: Batch, split: Split, mesh: Mesh) -> dict[str, jax.Array]:
@@ -243,8 +237,8 @@ def test_batches(
     labels, read = split.labels(ids), np.ones(len(ids), bool)
     batch = {}
     if split.generate is None:
-      images, read = _images(ids, split, data, None, skipped)
-      batch['image'] = np.pad(images, (fill, (0, 0), (0, 0), (0, 0)))
+      pixels, read = images.read(ids, split, data, None, skipped)
+      batch['image'] = np.pad(pixels, (fill, (0, 0), (0, 0), (0, 0)))
       labels = np.where(read[:, None], labels, -1)
     else:
       batch['id'] = np.pad(halves(ids), (fill, (0, 0)))
@@ -255,132 +249,3 @@ def test_batches(
 
 
 test_batches.__test__ = False  # pytest takes the name for a test
-
-
-def cropped(
-  encoded: bytes, data: ConfigDict, where: str, numbers: NDArray[np.float64] | None
-) -> NDArray[np.uint8]:
-  """Returns an image cropped to size, `[S, S, C]`: at random or in the centre.
-
-  Args:
-    encoded: the content of an image file.
-    data: the `data` part of the config.
-    where: words that find the image.
-    numbers: four in [0, 1) of the random crop, or None.
-
-  Raises:
-    CorruptError: when the bytes are no whole image.
-  """
-
-  def box(height: int, width: int) -> Box:
-    if numbers is None:
-      return center_box(height, width, data.image_size, data.resize_short)
-    return random_box(height, width, data.min_crop_area, numbers)
-
-  return decode_crop(encoded, data.channels, where, box, data.image_size)
-
-
-@functools.cache
-def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(processes.num_cores(), 'decode')
-
-
-def _images(
-  ids: Ids,
-  split: Split,
-  data: ConfigDict,
-  numbers: NDArray[np.float64] | None,
-  skipped: Skipped | None,
-) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-  """Returns images, cropped at random (with `numbers`) or in the centre, and which are.
-
-  An image that cannot be read is black and False, and noted in `skipped`; without that
-  its error is raised.
-  """
-  if split.images is not None:
-    return split.images(ids), np.ones(len(ids), bool)
-  assert split.encoded is not None
-
-  def prepare(row: int, encoded: bytes) -> NDArray[np.uint8] | None:
-    own = None if numbers is None else numbers[row]
-    try:
-      return cropped(encoded, data, split.where(int(ids[row])), own)
-    except CorruptError as error:
-      if skipped is None:
-        raise
-      skipped.add(str(error))
-      return None
-
-  found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
-  read = np.array([image is not None for image in found], bool)
-  black = np.zeros((data.image_size, data.image_size, data.channels), np.uint8)
-  return np.stack([black if image is None else image for image in found]), read
-
-
-class Prefetch(Generic[T]):
-  """Yields `make(start), ..., make(stop - 1)`, prepared ahead by a thread of its own.
-
-  An error in `make` is raised where its item would have come. Leaving the `with` block,
-  `close()` or dropping the last reference ends the thread, after at most the item it is
-  working on.
-
-  Args:
-    make: prepares the item of one step; called in order, in the thread.
-    start: first step.
-    stop: step after the last.
-    ahead: items that may wait to be taken.
-
-  Attributes:
-    wait_seconds: time that the consumer has spent waiting for items.
-  """
-
-  def __init__(
-    self, make: Callable[[int], T], start: int, stop: int, ahead: int = 2
-  ) -> None:
-    self.wait_seconds = 0.0
-    self._make = make
-    self._steps = iter(range(start, stop))
-    self._thread = concurrent.futures.ThreadPoolExecutor(1, 'prefetch')
-    self._pending: collections.deque[concurrent.futures.Future[T]] = collections.deque()
-    for _ in range(max(ahead, 1)):
-      self._submit()
-
-  def _submit(self) -> None:
-    for step in self._steps:
-      self._pending.append(self._thread.submit(self._make, step))
-      return
-
-  def __iter__(self) -> Self:
-    return self
-
-  def __next__(self) -> T:
-    if not self._pending:
-      self.close()
-      raise StopIteration
-    began = time.perf_counter()
-    try:
-      item = self._pending.popleft().result()
-    except BaseException:
-      self.close()
-      raise
-    self.wait_seconds += time.perf_counter() - began
-    self._submit()
-    return item
-
-  def close(self) -> None:
-    """Ends the thread; the items not yet taken are dropped."""
-    self._pending.clear()
-    self._steps = iter(())
-    self._thread.shutdown(cancel_futures=True)
-
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self.close()
-
-  def __del__(self) -> None:
-    self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-prefetch = Prefetch  # a verb, where it is called

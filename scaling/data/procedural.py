@@ -331,5 +331,6 @@ def _split(
       data.image_size,
       first,
     ),
+    shape=(data.image_size, data.image_size, 3),
     generate=generate,
   )

@@ -59,7 +59,8 @@ class Records:
     shards = np.searchsorted(self._ends, ids[order], 'right')
     numbers = ids[order] + self._offsets[shards]
     found: list[bytes] = [b''] * len(ids)
-    last, number, path, reader = -1, 0, '', None
+    reader: Any = None
+    last, number, path = -1, 0, ''
     try:
       for row, shard, number in zip(
         order.tolist(), shards.tolist(), numbers.tolist(), strict=True
@@ -67,8 +68,8 @@ class Records:
         if shard != last:
           last, path = shard, self._shards[shard].path
           reader = self._open(path)
-        reader.seek(number)  # pyright: ignore[reportOptionalMemberAccess]
-        found[row] = reader.read()  # pyright: ignore[reportOptionalMemberAccess]
+        reader.seek(number)
+        found[row] = reader.read()
     except Exception as error:  # the reader raises what its C++ says
       self._own.readers.pop(path, None)
       raise UserError(

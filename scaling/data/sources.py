@@ -7,7 +7,6 @@ differ in subset and seeds, which do not enter here.
 import functools
 import pathlib
 
-import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from scaling import config as config_lib
@@ -127,15 +126,9 @@ def _check(split: Split, data: ConfigDict, part: str) -> None:
       f'data.num_classes={data.num_classes} but {data.name} has {split.num_classes}'
       f' classes; set data.num_classes={split.num_classes}'
     )
-  if split.images is None:
+  if split.shape is None:
     return
-  if split.generate is not None:  # computing one would compile for a second
-    import jax
-
-    ids = jax.ShapeDtypeStruct((1, 2), np.uint32)
-    height, width, channels = jax.eval_shape(split.generate, ids).shape[1:]
-  else:
-    height, width, channels = split.images(np.zeros(1, np.int64)).shape[1:]
+  height, width, channels = split.shape
   if channels != data.channels:
     raise UserError(
       f'data.channels={data.channels} but the images of {data.name} have {channels};'

@@ -30,11 +30,12 @@ class Split:
     num_images: how many.
     num_classes: of the whole set.
     labels: maps ids `[B]` to int32 `[B, K]`: distinct classes, then -1.
-    images: maps ids `[B]` to uint8 `[B, H, W, C]`, where all share one square shape.
+    images: maps ids `[B]` to uint8 `[B, H, W, C]`, where all share one shape.
     encoded: maps ids `[B]` to the bytes of the image files, to be decoded.
     label_names: of the classes.
     fingerprint: changes with the content, as far as that is cheap to know.
     where: maps one id to words that find its image, for errors.
+    shape: of all images `[H, W, C]`, set beside `images`.
     generate: maps ids, uint32 `[B, 2]` (low and high half), to the images on the device
       that has the ids; set beside `images` where images are computed.
   """
@@ -47,6 +48,7 @@ class Split:
   label_names: tuple[str, ...]
   fingerprint: str
   where: Callable[[int], str] = _by_id
+  shape: tuple[int, int, int] | None = None
   generate: Callable[[Any], Any] | None = None
 
 
@@ -82,6 +84,7 @@ def in_memory(
     encoded=None,
     label_names=tuple(label_names),
     fingerprint=fingerprint(images.shape, sample, labels, tuple(label_names)),
+    shape=images.shape[1:],
   )
 
 

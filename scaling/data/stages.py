@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scaling import sharding
-from scaling.data import pipeline
+from scaling.data import images, pipeline
 from scaling.data.split import Split
 from scaling.data.subsets import Subset, batch_ids, halves
 
@@ -43,19 +43,17 @@ def measure(
     clock = time.perf_counter()
     ids, epochs = batch_ids(step, size, subset, data.order_seed)
     lap('plan')
-    images = None
+    pixels = None
     if split.images is not None and split.generate is None:
-      images = split.images(ids)
+      pixels = split.images(ids)
       lap('images')
     elif split.encoded is not None:
       encoded = split.encoded(ids)
       lap('read')
-      numbers = pipeline.crop_numbers(ids, epochs, data, config.seed)
-      images = np.stack(
+      numbers = images.crop_numbers(ids, epochs, data, config.seed)
+      pixels = np.stack(
         [
-          pipeline.cropped(
-            one, data, 'an image', None if numbers is None else numbers[i]
-          )
+          images.cropped(one, data, 'an image', None if numbers is None else numbers[i])
           for i, one in enumerate(encoded)
         ]
       )
@@ -63,8 +61,8 @@ def measure(
     labels = split.labels(ids)
     lap('labels')
     batch = {'labels': labels, 'id': halves(ids), 'epoch': epochs.astype(np.uint32)}
-    if images is not None:
-      batch['image'] = images
+    if pixels is not None:
+      batch['image'] = pixels
     rows = sharding.process_rows(size)
     batch = {name: values[rows] for name, values in batch.items()}
     jax.block_until_ready(pipeline.place(batch, split, mesh))

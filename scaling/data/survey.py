@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling.data.decode import decode
-from scaling.data.encode import Header, examine, thumbnail
+from scaling.data.prepare.encode import Header, examine, thumbnail
 from scaling.data.split import Split
 from scaling.data.subsets import Ids, Permutation
 from scaling.errors import UserError
@@ -125,8 +125,8 @@ def read_images(
       all.
     tell: called with the images done and those in all.
   """
-  if split.images is not None:
-    height, width, channels = split.images(ids[:1]).shape[1:]
+  if split.shape is not None:
+    height, width, channels = split.shape
     return Images(
       num_images=split.num_images,
       num_full=split.num_images,

@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 
-from scaling.data import encode
 from scaling.data.decode import decode
+from scaling.data.prepare import encode
 from scaling.errors import UserError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)

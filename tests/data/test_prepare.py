@@ -8,9 +8,10 @@ import signal
 import numpy as np
 import pytest
 
-from scaling.data import prepare, prepared, records
-from scaling.data.prepare import Options
-from scaling.data.shards import write_shard
+from scaling.data import records
+from scaling.data.prepare import plans, prepared
+from scaling.data.prepare.plans import Options
+from scaling.data.prepare.shards import write_shard
 from scaling.data.split import Split, in_memory
 from scaling.errors import UserError
 
@@ -54,7 +55,7 @@ def make_all(folder, splits, options=None, skip=False):
     plan = prepared.open_plan(
       folder,
       prepared.asked('folder', splits, options),
-      lambda: prepare.make_plan('tiny', splits, options, skip=skip),
+      lambda: plans.make_plan('tiny', splits, options, skip=skip),
     )
     shards = prepared.whole(folder, plan)
     for part, shard in plan.shards():
@@ -80,7 +81,7 @@ def contents(folder):
 
 def test_every_image_is_in_one_shard(files):
   splits = {'train': from_files(files), 'test': from_files(files[:7])}
-  plan = prepare.make_plan('tiny', splits, Options(shard_mb=1, seed=3), skip=False)
+  plan = plans.make_plan('tiny', splits, Options(shard_mb=1, seed=3), skip=False)
   assert plan.num_images == {'train': 60, 'test': 7}
   assert plan.num_shards == {'train': 6, 'test': 1}  # of 6.2 and 0.7 megabytes
   ids = [plan.ids('train', shard) for shard in range(6)]
@@ -97,7 +98,7 @@ def test_what_a_plan_finds_out(files, png):
 
   def plan(train, test=None, **options):
     splits = {'train': train, 'test': test or train}
-    return prepare.make_plan('tiny', splits, Options(**options), skip=False)
+    return plans.make_plan('tiny', splits, Options(**options), skip=False)
 
   assert plan(from_files(grey)).channels == 1
   assert plan(from_files(grey), channels=3).channels == 3
@@ -187,7 +188,7 @@ def test_a_shard_that_changed_is_written_anew(files, tmp_path):
   request = prepared.asked('folder', splits, Options(shard_mb=1))
   with prepared.opened(folder):
     plan = prepared.open_plan(
-      folder, request, lambda: prepare.make_plan('t', splits, Options(), skip=False)
+      folder, request, lambda: plans.make_plan('t', splits, Options(), skip=False)
     )
     for part, shard in plan.shards():
       write(folder, splits, plan, part, shard)
@@ -213,7 +214,7 @@ def test_another_request_is_refused(files, tmp_path):
       return prepared.open_plan(
         folder,
         prepared.asked(source, splits, options),
-        lambda: prepare.make_plan('tiny', splits, options, skip=False),
+        lambda: plans.make_plan('tiny', splits, options, skip=False),
       )
 
   plan = begin(Options())
@@ -295,10 +296,10 @@ def test_no_image_left(tmp_path):
 
 
 def test_colour_beyond_the_sample_is_named(files, tmp_path, png, monkeypatch):
-  monkeypatch.setattr(prepare, '_SAMPLED', 3)
+  monkeypatch.setattr(plans, '_SAMPLED', 3)
   grey = [png(np.full((5, 6), i, np.uint8)) for i in range(30)]
   splits = {'train': from_files(grey), 'test': from_files(grey[:3])}
-  plan = prepare.make_plan('tiny', splits, Options(), skip=True)
+  plan = plans.make_plan('tiny', splits, Options(), skip=True)
   splits['train'] = from_files([*grey[:-1], files[0]])
   late = plan.num_images['train'] - 1
   assert late in plan.ids('train', 0)[3:]
@@ -325,7 +326,7 @@ def test_a_full_disk_keeps_whole_shards(files, tmp_path, full_disk, size):
     plan = prepared.open_plan(
       folder,
       prepared.asked('folder', splits, Options(shard_mb=1)),
-      lambda: prepare.make_plan('tiny', splits, Options(shard_mb=1), skip=False),
+      lambda: plans.make_plan('tiny', splits, Options(shard_mb=1), skip=False),
     )
     write(folder, splits, plan, 'train', 0)
     full_disk(size)

@@ -7,6 +7,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import base
+from experiments import cli
 
 TINY = """
 import itertools
@@ -60,3 +61,32 @@ def environment(tmp_path_factory) -> dict[str, str]:
   if 'JAX_COMPILATION_CACHE_DIR' not in env:
     env['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('jax_cache'))
   return env
+
+
+@pytest.fixture
+def call(capsys):
+  """Returns a function from words to exit status, output and error output."""
+
+  def run(*words):
+    status = cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+  return run
+
+
+@pytest.fixture
+def error(call):
+  """Returns a function from words that cannot be to the one line that says so."""
+
+  def run(*words):
+    status, out, err = call(*words)
+    assert status == 2
+    assert out == ''
+    assert err.endswith('\n')
+    assert err.count('\n') == 1
+    assert 'Traceback' not in err
+    assert '\\n' not in err  # the text of an exception, not its repr
+    return err
+
+  return run

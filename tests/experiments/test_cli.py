@@ -17,35 +17,6 @@ pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarni
 SHIPPED = pathlib.Path(configs.__file__).parent
 
 
-@pytest.fixture
-def call(capsys):
-  """Returns a function from words to exit status, output and error output."""
-
-  def run(*words):
-    status = cli.main([str(word) for word in words])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-  return run
-
-
-@pytest.fixture
-def error(call):
-  """Returns a function from words that cannot be to the one line that says so."""
-
-  def run(*words):
-    status, out, err = call(*words)
-    assert status == 2
-    assert out == ''
-    assert err.endswith('\n')
-    assert err.count('\n') == 1
-    assert 'Traceback' not in err
-    assert '\\n' not in err  # the text of an exception, not its repr
-    return err
-
-  return run
-
-
 def test_no_verb_shows_all_of_them(call):
   status, out, err = call()
   assert (status, err) == (2, '')

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from configs import base
-from experiments import cli
 from scaling.data import sources
 from scaling.errors import UserError
 
@@ -27,28 +26,9 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture
-def call(capsys):
-  """Returns a function from words to exit status, output and error output."""
-
-  def run(*words):
-    status = cli.main(['data', *map(str, words)])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-  return run
-
-
-@pytest.fixture
-def error(call):
-  """Returns a function from words that cannot be to the one line that says so."""
-
-  def run(*words):
-    status, out, err = call(*words)
-    assert (status, out) == (2, '')
-    assert err.count('\n') == 1
-    return err
-
-  return run
+def call(call):
+  """`call`, with 'data' for its first word; `error` then has it too."""
+  return lambda *words: call('data', *words)
 
 
 def picture(path, pixels):
@@ -229,15 +209,15 @@ def test_tar_files_come_back(call, error, folder, tmp_path):
 
 
 def test_a_corrupt_image_among_pixels(call, tmp_path, monkeypatch):
-  from scaling.data import prepare as prepare_lib
+  from scaling.data.prepare import plans
 
-  whole, made = prepare_lib.png, []
+  whole, made = plans.png, []
 
   def png(pixels):
     made.append(whole(pixels))
     return made[-1][: 40 if len(made) == 600 else None]
 
-  monkeypatch.setattr(prepare_lib, 'png', png)
+  monkeypatch.setattr(plans, 'png', png)
   prepare(call, tmp_path, 'digits', '--workers=1')  # in this process
   fields = {'num_classes': 10, 'image_size': 8, 'channels': 1}
   with pytest.raises(UserError, match=r'no readable image .*data\.corrupt=skip'):
@@ -247,7 +227,7 @@ def test_a_corrupt_image_among_pixels(call, tmp_path, monkeypatch):
 
 
 def test_short_side(call, folder, tmp_path):
-  from scaling.data.encode import examine
+  from scaling.data.prepare.encode import examine
 
   words = (f'--data_dir={folder}', '--short_side=75')
   prepare(call, tmp_path, 'folder', *words)
@@ -286,9 +266,9 @@ def test_corrupt_images_beyond_the_sample(
 ):
   import shutil
 
-  from scaling.data import prepare as prepare_lib
+  from scaling.data.prepare import plans
 
-  monkeypatch.setattr(prepare_lib, '_SAMPLED', 1)
+  monkeypatch.setattr(plans, '_SAMPLED', 1)
   broken = tmp_path / 'broken'
   shutil.copytree(folder, broken)
   path = broken / 'train' / 'bee' / '7.png'

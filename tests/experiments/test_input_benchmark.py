@@ -12,8 +12,14 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import input as benchmark
-from experiments.benchmarks import input_contenders, input_peers
-from experiments.benchmarks.input_contenders import CASES, Job
+from experiments.benchmarks import (
+  input_cases,
+  input_contenders,
+  input_costs,
+  input_files,
+  input_peers,
+)
+from experiments.benchmarks.input_cases import CASES, Job
 
 SIZES = {'jpeg': (6, 4), 'memory28': (40, 8), 'memory32': (40, 8), 'records': (24, 8)}
 
@@ -33,7 +39,8 @@ def prepared(tmp_path_factory):
       folder = str(tmp_path_factory.mktemp(case))
       jobs[case] = Job(case, '', 1, folder, images, batch_size)
       if prepare := CASES[case].prepare:
-        assert str(images) in prepare(jobs[case])
+        made = prepare(jobs[case].path, CASES[case].shape, images)
+        assert str(images) in made
     return jobs[case]
 
   return job
@@ -73,7 +80,7 @@ def test_tf_data_makes_the_same_batches(prepared):
     batch = input_peers.tf_jpeg(job.path, job.batch_size, 1, whole=whole)
     images = images_of(batch())
     assert (images.shape, images.dtype) == ((4, 224, 224, 3), np.uint8)
-  images, labels = input_contenders._arrays(prepared('memory28'))
+  images, labels = input_files.arrays((28, 28, 1), 40)
   found = input_peers.tf_memory(images, labels, 8, 1)()
   assert images_of(found).shape == (8, 28, 28, 1)
 
@@ -141,14 +148,14 @@ def test_a_contender_rests_once_nothing_is_prepared(monkeypatch):
 
 
 def test_the_order_of_images_needs_no_memory():
-  found = input_contenders.plan(2**40, 1024)
+  found = input_costs.plan(2**40, 1024)
   assert found['chunk_microseconds'] > 0
   assert found['batch_microseconds'] > 0
   assert 0 <= found['peak_bytes'] < 2**30
 
 
 def test_a_start_ends_with_images_on_the_device():
-  found = input_contenders.start(10**9)
+  found = input_costs.start(10**9)
   assert 0 < found['seconds'] <= found['placed_seconds']
 
 
@@ -181,10 +188,10 @@ def fake(monkeypatch):
   names = {'ours': {}, 'broken': {}, 'absent': {'needs': ('no_such_module',)}}
   names['ahead'] = {'runs_ahead': True}
   contenders = {
-    name: input_contenders.Contender(lambda job: None, **fields)
+    name: input_cases.Contender(lambda job: None, **fields)
     for name, fields in names.items()
   }
-  case = input_contenders.Case((8, 8, 1), 40, 4, contenders, prepare=lambda job: '')
+  case = input_cases.Case((8, 8, 1), 40, 4, contenders, prepare=lambda *job: '')
   monkeypatch.setattr(benchmark, 'CASES', {'tiny': case})
   return case
 

@@ -26,8 +26,8 @@ from typing import Any
 from scaling import config as config_lib
 from scaling import files
 from scaling.data import records
-from scaling.data.prepare import PARTS, Options, Plan
-from scaling.data.shards import Skipped, Written
+from scaling.data.prepare.plans import PARTS, Options, Plan
+from scaling.data.prepare.shards import Skipped, Written
 from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
 

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 from scaling.data import records
-from scaling.data.prepare import READ, Plan, stored_images
+from scaling.data.prepare.plans import READ, Plan, stored_images
 from scaling.data.split import Split
 from scaling.errors import UserError
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from scaling.data.encode import ColourError, examine, png, store
+from scaling.data.prepare.encode import ColourError, examine, png, store
 from scaling.data.split import Split
 from scaling.data.subsets import Ids, Permutation
 from scaling.errors import UserError
@@ -127,8 +127,8 @@ def make_plan(
     for part, split in splits.items()
   }
   train = splits['train']
-  if train.images is not None:
-    height, width, channels = train.images(np.zeros(1, np.int64)).shape[1:]
+  if train.shape is not None:
+    height, width, channels = train.shape
     if options.short_side:
       raise UserError(
         f'--short_side={options.short_side} is for image files; this set has its '
