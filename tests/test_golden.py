@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import pytest
 
+import configs
 from experiments import sweep
 from scaling import config as config_lib
 from scaling import models, optim, sharding, step
@@ -19,7 +20,11 @@ from scaling.data import pipeline, sources
 from scaling.evals import classify
 
 FOLDER = pathlib.Path(__file__).with_name('golden')
-NAMES = ('cifar10', 'digits', 'fashion_mnist', 'imagenet', 'jft')
+NAMES = sorted(
+  path.stem
+  for path in pathlib.Path(configs.__file__).parent.glob('*.py')
+  if path.stem not in ('__init__', 'base')
+)
 RENEW = 'if it is meant: pytest tests/test_golden.py --renew-golden'
 UPDATES = 3  # the head starts at zero and lets nothing below it learn in the first
 
@@ -65,7 +70,7 @@ def first_updates(config, mesh) -> dict[str, float]:
     ]
     found[f'moved/{part}'] = float(np.sqrt(sum((leaf**2).sum() for leaf in change)))
   tests = pipeline.test_batches(test_split, config.data, config.log.eval_batch_size)
-  put = (sharding.put_batch(batch, mesh) for batch in tests)
+  put = (pipeline.place(batch, test_split, mesh) for batch in tests)
   # A hit more or less is one rounding where two logits are nearly equal.
   found['test/loss'] = classify.evaluate(program, state, put)['test/loss']
   return found
