@@ -12,12 +12,12 @@ from absl import flags
 from ml_collections import config_flags
 
 import configs
-from experiments import data_verbs, verbs
+from experiments import data_verbs, sweep_verbs, verbs
 from experiments.verbs import OK, USAGE, Args
 from scaling.config import suggest
 from scaling.errors import UserError
 
-VERBS = verbs.VERBS | data_verbs.VERBS
+VERBS = sweep_verbs.VERBS | verbs.VERBS | data_verbs.VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,7 +184,42 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   ),
   'workdir': _string('workdir', None, 'folder of the study, made if missing'),
   'data_dir': _string('data_dir', None, 'where the image set lies'),
-  'workers': _integer('workers', None, 'processes; default one a core, one on a TPU'),
+  'workers': _integer(
+    'workers', None, 'to start; default one a core, one on a TPU or another engine'
+  ),
+  'on': lambda v, _: flags.DEFINE_enum(
+    'on',
+    'local',
+    list(sweep_verbs.ENGINES),
+    'engine that starts the workers: docs/engines.md',
+    flag_values=v,
+  ),
+  'processes': _integer('processes', 1, 'of each worker, that train a cell together'),
+  'option': lambda v, _: flags.DEFINE_multi_string(
+    'option',
+    None,
+    'KEY=VALUE for the engine, such as time=4:00:00 for #SBATCH --time; may be repeated',
+    flag_values=v,
+  ),
+  'dry_run': _bool('dry_run', 'show what would be started, and start nothing'),
+  'stall_seconds': _float(
+    'stall_seconds', 1800.0, 'without a step, after which a cell is given up', 1.0
+  ),
+  'watch': _bool('watch', 'go on showing it until all cells have ended'),
+  'cell': lambda v, _: flags.DEFINE_multi_string(
+    'cell', None, 'name of a cell, or a part of it; may be repeated', flag_values=v
+  ),
+  'orders': _string('orders', None, 'name of the orders in WORKDIR/launches'),
+  'slot': _integer('slot', 0, 'number among the workers', 0),
+  'cores': _string('cores', '', 'to run on, such as 0,1'),
+  'attached': _bool('attached', 'leave when standard input ends'),
+  'coordinator': _string(
+    'coordinator',
+    None,
+    'HOST:PORT where the processes of one worker meet, or auto on a TPU pod',
+  ),
+  'num_processes': _integer('num_processes', None, 'of this worker'),
+  'process': _integer('process', None, 'number among them', 0),
   'tensorboard': _bool('tensorboard', 'also write TensorBoard events'),
   'device': _string('device', 'cpu', 'kind of device to plan for: cpu, TPU v5e, H100'),
   'num_devices': _integer('num_devices', os.cpu_count(), 'devices, or cores of a CPU'),

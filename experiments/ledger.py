@@ -1,9 +1,10 @@
 """Who works on which cell, in each cell's status.json.
 
-Every change is a compare-and-swap through TensorStore, so that of two workers that want
-a cell one gets it, on a local disk as on a shared one. A worker holds a cell under a
-lease that it renews; a lease whose process is gone, or that was not renewed in time, is
-taken over. The file is the only truth: nothing else remembers what was run.
+Every change is a compare-and-swap, so that of two workers that want a cell one gets it,
+wherever they are. A worker holds a cell under a lease that it renews; a lease whose
+process is gone, or that was not renewed in time, is taken over. The file is the only
+truth: nothing else remembers what was run. Since it also counts failures and
+interruptions, who wins a claim has checked the budgets with it.
 """
 
 import dataclasses
@@ -14,16 +15,34 @@ import pathlib
 import platform
 import tempfile
 import threading
+from collections.abc import Container
 from typing import Any
 
-import tensorstore as ts
-
+from experiments import store
+from scaling import metrics
 from scaling.errors import UserError
 
-STATES = ('pending', 'running', 'stopped', 'failed', 'done')
+# What a status.json says. 'stale' is no state of its own: running, but its worker is gone.
+STATES = (
+  'pending',
+  'running',
+  'preempted',  # saved and left; to go on
+  'retryable',  # failed, and may be tried again
+  'failed',
+  'done',
+  'cancelled',
+)
+WAITING = ('pending', 'preempted', 'retryable')
+ENDED = ('done', 'failed', 'cancelled')
 RENEW_SECONDS = 30.0
+WATCH_SECONDS = 5.0  # between looks at whether somebody cancelled it
 STALE_SECONDS = 120.0
-MAX_VANISHED = 5  # workers that may die over a cell before the cell is to blame
+MAX_FAILURES = 2
+MAX_PREEMPTIONS = 100
+# Workers in a row that may die over a cell without getting further with it, before the
+# cell is to blame: what fills the memory dies without a word.
+MAX_VANISHED = 5
+NAME = 'status.json'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,14 +53,20 @@ class Status:
     state: one of STATES.
     reason: why it failed or stopped, in one line.
     attempts: how often it was claimed.
-    vanished: how many of those ended without a word.
+    failures: how many of those ended in an error.
+    preemptions: how many were interrupted, with a word or without.
+    vanished: how many of the last ones ended without a word, at the same step.
+    step: the last on record when it was claimed.
     lease: host, pid and start of the process that works on it, while running.
   """
 
   state: str = 'pending'
   reason: str | None = None
   attempts: int = 0
+  failures: int = 0
+  preemptions: int = 0
   vanished: int = 0
+  step: int = -1
   lease: dict[str, Any] | None = None
 
 
@@ -52,60 +77,110 @@ class LeaseLostError(Exception):
 def read_status(cell: pathlib.Path) -> Status:
   """Returns the status of a cell; one without a file is pending."""
   try:
-    return Status(**json.loads((cell / 'status.json').read_text()))
+    return _parse((cell / NAME).read_bytes())
   except FileNotFoundError:
     return Status()
 
 
 def is_stale(cell: pathlib.Path, status: Status) -> bool:
   """Returns whether a running cell's worker is gone."""
-  if status.state != 'running' or status.lease is None:
+  return status.state == 'running' and _is_gone(cell, status, _read(cell)[1])
+
+
+def _is_gone(cell: pathlib.Path, status: Status, generation: bytes) -> bool:
+  if status.lease is None:
     return False
   if status.lease['host'] == _host():
     return _process_start(status.lease['pid']) != status.lease['start']
-  # Elsewhere only time tells: both ends of it by the clock of the file system.
-  with tempfile.NamedTemporaryFile(dir=cell) as now:
-    age = os.stat(now.name).st_mtime - (cell / 'status.json').stat().st_mtime
-  return age > STALE_SECONDS
+  return store.age(cell, NAME, generation) > STALE_SECONDS
 
 
 def claim(cell: pathlib.Path) -> 'Lease | None':
   """Takes a cell that waits or whose worker is gone; None if there is nothing to take.
 
-  A cell that too many workers died over is marked as failed instead.
+  A cell that was interrupted too often is marked as failed instead.
   """
   status, generation = _read(cell)
-  stale = is_stale(cell, status)
-  if not stale and status.state not in ('pending', 'stopped'):
+  if status.state == 'running':
+    if not _is_gone(cell, status, generation):
+      return None
+    status = _vanish(status, _last_step(cell))
+    if status.state == 'failed':
+      _write(cell, status, generation)
+      return None
+  elif status.state not in WAITING:
     return None
-  vanished = status.vanished + stale
-  if vanished >= MAX_VANISHED:
-    reason = f'{vanished} workers vanished over it (killed, or out of memory?)'
-    new = dataclasses.replace(
-      status, state='failed', reason=reason, vanished=vanished, lease=None
-    )
-    _write(cell, new, generation)
-    return None
-  new = Status(
+  new = dataclasses.replace(
+    status,
     state='running',
+    reason=None,
     attempts=status.attempts + 1,
-    vanished=vanished,
+    step=_last_step(cell),
     lease={'host': _host(), 'pid': os.getpid(), 'start': _process_start(os.getpid())},
   )
   generation = _write(cell, new, generation)
   return Lease(cell, new, generation) if generation else None
 
 
-def retry(cell: pathlib.Path) -> bool:
-  """Makes a failed cell pending again; returns whether it was failed."""
+def _last_step(cell: pathlib.Path) -> int:
+  return metrics.last_row(cell / 'metrics.jsonl').get('step', -1)
+
+
+def _vanish(status: Status, step: int) -> Status:
+  """Returns what becomes of a cell whose worker is gone; it waits, or has failed."""
+  vanished = 1 if step > status.step else status.vanished + 1
+  status = dataclasses.replace(status, vanished=vanished, lease=None)
+  if vanished < MAX_VANISHED:
+    return _preempt(status, None)
+  where = 'before its first row' if step < 0 else f'at step {step}'
+  reason = f'{vanished} workers vanished over it {where} (killed, or out of memory?)'
+  return dataclasses.replace(status, state='failed', reason=reason)
+
+
+def _preempt(status: Status, reason: str | None) -> Status:
+  preemptions = status.preemptions + 1
+  state = 'preempted'
+  if preemptions >= MAX_PREEMPTIONS:
+    state, reason = 'failed', f'interrupted {preemptions} times'
+  return dataclasses.replace(
+    status, state=state, reason=reason, preemptions=preemptions, lease=None
+  )
+
+
+def _fail(status: Status, reason: str | None, final: bool) -> Status:
+  failures = status.failures + 1
+  state = 'failed' if final or failures >= MAX_FAILURES else 'retryable'
+  return dataclasses.replace(
+    status, state=state, reason=reason, failures=failures, lease=None
+  )
+
+
+def reopen(cell: pathlib.Path, states: Container[str]) -> bool:
+  """Makes a cell of these states wait again, its budgets whole; returns whether it was."""
   status, generation = _read(cell)
-  if status.state != 'failed':
+  if status.state not in states:
     return False
   return bool(_write(cell, Status(attempts=status.attempts), generation))
 
 
+def cancel(cell: pathlib.Path) -> bool:
+  """Ends a cell for now, whoever works on it; returns whether there was one to end."""
+  while True:
+    status, generation = _read(cell)
+    if status.state in ENDED:
+      return False
+    new = dataclasses.replace(status, state='cancelled', reason=None, lease=None)
+    if _write(cell, new, generation):  # else its worker has just renewed it
+      return True
+
+
 class Lease:
-  """A claimed cell. Renewed from a thread of its own until it is ended."""
+  """A claimed cell. Renewed from a thread of its own until it is ended.
+
+  Attributes:
+    lost: set when another worker has the cell: nothing more is to be written.
+    cancelled: set when somebody cancelled the cell: it may be saved, and left.
+  """
 
   def __init__(self, cell: pathlib.Path, status: Status, generation: bytes):
     self.cell = cell
@@ -113,62 +188,75 @@ class Lease:
     self._lock = threading.Lock()
     self._ended = threading.Event()
     self.lost = threading.Event()
+    self.cancelled = threading.Event()
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
-  def end(self, state: str, reason: str | None = None) -> None:
-    """Publishes how the work ended and lets go.
+  def done(self) -> None:
+    """Publishes that the cell is done.
 
     Raises:
-      LeaseLostError: if another worker holds the cell; nothing is written then.
+      LeaseLostError: if another worker holds the cell, here and below; nothing is
+        written then.
     """
+    self._end(dataclasses.replace(self._status, state='done', lease=None))
+
+  def preempted(self, reason: str) -> None:
+    """Publishes that the cell was saved and is to go on."""
+    self._end(_preempt(self._status, reason))
+
+  def failed(self, reason: str, final: bool = False) -> None:
+    """Publishes an error; `final` when another try would end alike."""
+    self._end(_fail(self._status, reason, final))
+
+  def _end(self, status: Status) -> None:
     self._ended.set()
     self._thread.join()
-    self._replace(
-      dataclasses.replace(self._status, state=state, reason=reason, lease=None)
-    )
+    self._replace(status)
 
   def _renew(self) -> None:
-    while not self._ended.wait(RENEW_SECONDS):
+    waited = 0.0
+    every = min(WATCH_SECONDS, RENEW_SECONDS)
+    while not self._ended.wait(every):
+      waited += every
       try:
-        self._replace(self._status)
+        if waited >= RENEW_SECONDS:
+          waited = 0.0
+          self._replace(self._status)
+        elif _read(self.cell)[1] != self._generation:
+          self._give_up()
+          return
       except LeaseLostError:
         return
-      except OSError:
+      except (OSError, ValueError):
         continue  # a full disk may have room again before the lease is stale
 
   def _replace(self, status: Status) -> None:
     with self._lock:
       generation = _write(self.cell, status, self._generation)
       if not generation:
-        self.lost.set()
+        self._give_up()
         raise LeaseLostError(f'{self.cell.name} is held by another worker')
       self._generation = generation
 
+  def _give_up(self) -> None:
+    cancelled = _read(self.cell)[0].state == 'cancelled'
+    (self.cancelled if cancelled else self.lost).set()
 
-@functools.cache
-def _store(folder: str) -> ts.KvStore:
-  return ts.KvStore.open({'driver': 'file', 'path': folder + '/'}).result()
+
+def _parse(value: bytes) -> Status:
+  return Status(**json.loads(value))
 
 
 def _read(cell: pathlib.Path) -> tuple[Status, bytes]:
-  found = _store(str(cell.absolute())).read('status.json').result()
-  status = Status(**json.loads(found.value)) if found.state == 'value' else Status()
-  return status, found.stamp.generation
+  value, generation = store.read(cell, NAME)
+  return Status() if value is None else _parse(value), generation
 
 
 def _write(cell: pathlib.Path, status: Status, generation: bytes) -> bytes:
   """Replaces the status if it is still of that generation; returns the new one."""
   text = json.dumps(dataclasses.asdict(status), indent=2)
-  try:
-    return (
-      _store(str(cell.absolute()))
-      .write('status.json', text.encode(), if_equal=generation)
-      .result()
-      .generation
-    )
-  except ValueError as error:
-    raise OSError(f'{cell / "status.json"} cannot be written: {error}') from error
+  return store.replace(cell, NAME, text.encode(), generation)
 
 
 @functools.cache

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from experiments import status
-from experiments.progress import duration
+from experiments import status, sweep
+from experiments.duration import duration
 from experiments.sweep import Cell
 from scaling import config as config_lib
 from scaling import cost
@@ -61,10 +61,12 @@ def sustained_flops(
 def _measured(workdir: pathlib.Path) -> float | None:
   """Returns the median FLOP/s of the cells that are done there, over all workers."""
   rates = []
-  for folder in sorted((workdir / 'cells').glob('*/')):
-    progress = status.read_progress(folder)
+  if not (workdir / 'study.json').exists():
+    return None
+  for cell in status.expect(workdir, sweep.read_study(workdir)):
+    progress = status.read_progress(cell)
     if progress.state == 'done':
-      flops = json.loads((folder / 'manifest.json').read_text())['train_flops']
+      flops = json.loads((cell.folder / 'manifest.json').read_text())['train_flops']
       rates.append(flops / progress.row['time/train_seconds'])
   return sorted(rates)[len(rates) // 2] if rates else None
 

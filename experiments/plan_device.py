@@ -7,8 +7,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from experiments.duration import duration
 from experiments.plan import num_steps
-from experiments.progress import duration
 from experiments.sweep import Cell
 from scaling import config as config_lib
 from scaling import cost, roofline

@@ -6,8 +6,11 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
+from experiments.duration import duration
 from experiments.status import Progress as Cell
 
 WINDOW_SECONDS = 30.0  # over which speed is measured
@@ -143,13 +146,26 @@ def counting(text: str) -> Iterator[Callable[[int, int], None]]:
     yield count
 
 
-def duration(seconds: float) -> str:
-  """Returns '45 s', '3 min 20 s', '5 h 10 min' or '12 days'."""
-  seconds = round(seconds)
-  if seconds < 60:
-    return f'{seconds:.0f} s'
-  if seconds < 3600:
-    return f'{seconds // 60:.0f} min {seconds % 60:.0f} s'
-  if seconds < 48 * 3600:
-    return f'{seconds // 3600:.0f} h {seconds % 3600 // 60:.0f} min'
-  return f'{seconds / 86400:,.0f} days'
+def watch(look: Callable[[], tuple[str, bool]], every_seconds: float = 2.0) -> None:
+  """Shows a text on standard output as it changes, until it says it is the last one.
+
+  Args:
+    look: returns the text, and whether there is more to come.
+    every_seconds: between looks; off a terminal the text is printed when it changed.
+  """
+  console = Console()
+  text, more = look()
+  if not console.is_terminal:
+    print(text, flush=True)
+    while more:
+      time.sleep(every_seconds)
+      before = text
+      text, more = look()
+      if text != before:
+        print(f'\n{text}', flush=True)
+    return
+  with Live(Text(text), console=console, vertical_overflow='visible') as live:
+    while more:
+      time.sleep(every_seconds)
+      text, more = look()
+      live.update(Text(text))

@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import pathlib
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -183,31 +182,3 @@ def read_study(workdir: pathlib.Path) -> dict[str, Any]:
       f'{workdir} holds no study; start one with `scaling sweep --config=CONFIG '
       f'--workdir={workdir}`'
     ) from None
-
-
-def orders(cells: Sequence[Cell], num_workers: int) -> list[list[str]]:
-  """Returns for each worker the cells in the order in which to look at them.
-
-  Cells that share a compiled program stand together, and each worker starts with
-  another program, so that few compile the same one at once. The longest cells of a
-  program come first, so that the last to end are short.
-  """
-  groups: dict[str, list[Cell]] = {}
-  for cell in cells:
-    groups.setdefault(config_lib.program_key(cell.config), []).append(cell)
-  ordered = [sorted(group, key=_work, reverse=True) for group in groups.values()]
-  ordered.sort(key=lambda group: sum(map(_work, group)), reverse=True)
-  out = []
-  for k in range(num_workers):
-    start = k % len(ordered)
-    turned = ordered[start:] + ordered[:start]
-    out.append([cell.name for group in turned for cell in group])
-  return out
-
-
-def _work(cell: Cell) -> float:
-  """Returns the work of a cell, up to a factor: enough to sort by."""
-  config = cell.config
-  num_images = config.data.num_images or sys.maxsize  # the whole set is the largest
-  images = config_lib.num_steps(config, num_images) * config.train.batch_size
-  return float(images) * config.model.depth * config.model.width**2

@@ -4,18 +4,17 @@ import dataclasses
 import json
 import pathlib
 import runpy
-import shutil
 import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from experiments import ledger, progress, status, sweep
-from experiments.launch import local
+from experiments import ledger, orders, progress, sweep
 from scaling.errors import UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+LAYOUT = ('model_devices', 'fsdp')  # how a cell is spread over devices
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,13 +62,18 @@ class Args:
     return self.values[name]
 
 
+def load_module(args: Args) -> dict[str, Any]:
+  """Returns what the config file defines."""
+  return runpy.run_path(str(args.config_file))
+
+
 def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
   """Returns the config and the cells of its sweep.
 
   Raises:
     UserError: if the config file has no get_sweep().
   """
-  module = runpy.run_path(str(args.config_file))
+  module = load_module(args)
   if 'get_sweep' not in module:
     raise UserError(
       f'{args.config_file} has no get_sweep(); add one that returns the overrides of '
@@ -81,72 +85,6 @@ def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
     pinned = {k: v for k, v in pinned.items() if k == 'seed'}
     config, listed = sweep.shrink(config, args.data_dir)
   return config, sweep.make_cells(config, listed, pinned)
-
-
-def _layout(args: Args) -> dict[str, Any]:
-  """Returns how each cell is spread over devices; no part of what a cell is."""
-  return {'model_devices': args.model_devices, 'fsdp': args.fsdp}
-
-
-def run_study(args: Args) -> int:
-  code = run_sweep(args)
-  if code == INTERRUPTED:
-    return code
-  run_report(args)
-  return code
-
-
-def run_sweep(args: Args) -> int:
-  config, cells = load_cells(args)
-  workdir = pathlib.Path(args.workdir)
-  ledger.check_writable(workdir)
-  if (workdir / 'config.json').exists():
-    raise UserError(f'{workdir} holds a single cell; use another --workdir')
-  sweep.write_study(workdir, config, str(args.config_file), cells)
-  folders = [sweep.cell_folder(workdir, cell.name) for cell in cells]
-  retried = sum(ledger.retry(folder) for folder in folders)
-  if retried:
-    print(f'trying {retried} failed cells again', file=sys.stderr)
-  seen = [status.read_progress(folder) for folder in folders]
-  if all(cell.ended for cell in seen):
-    print(f'nothing to do: all {len(cells)} cells of {workdir} are done')
-    return OK
-  left = [cell for cell, now in zip(cells, seen, strict=True) if not now.ended]
-  num_slots = args.workers or local.default_workers(len(cells))
-
-  with progress.display() as display:
-
-    def watch() -> bool:
-      seen[:] = map(status.read_progress, folders, seen)
-      display.show(seen)
-      return not all(cell.ended for cell in seen)
-
-    finished = local.run(
-      workdir,
-      sweep.orders(left, min(num_slots, len(left))),
-      num_slots=num_slots,
-      data_dir=args.data_dir,
-      tensorboard=args.tensorboard,
-      layout=_layout(args),
-      watch=watch,
-    )
-  seen = [status.read_progress(folder) for folder in folders]
-  print(f'{workdir}: {status.counts(seen)}')
-  for line in status.failures(seen):
-    print(f'failed: {line}', file=sys.stderr)
-  if any(cell.state == 'failed' for cell in seen):
-    logs = workdir / 'cells' / 'CELL' / 'log.txt'
-    print(
-      f'the whole story is in {logs}; the same command tries again', file=sys.stderr
-    )
-  if not finished:
-    print('stopped; the same command goes on from here', file=sys.stderr)
-    return INTERRUPTED
-  if not all(cell.ended for cell in seen):
-    if shutil.disk_usage(workdir).free < 1 << 20:
-      raise UserError(f'the disk of {workdir} is full; free some and run it again')
-    raise UserError(f'the workers ended early; {workdir / "logs"} says why')
-  return FAILED if any(cell.state == 'failed' for cell in seen) else OK
 
 
 def run_report(args: Args) -> int:
@@ -179,7 +117,7 @@ def run_train(args: Args) -> int:
   if ledger.read_status(workdir).state == 'done':
     print(f'nothing to do: {workdir} is done')
     return OK
-  ledger.retry(workdir)
+  ledger.reopen(workdir, ('failed', 'cancelled'))
   lease = ledger.claim(workdir)
   if lease is None:
     raise UserError(f'{workdir} is being trained by another process')
@@ -188,30 +126,19 @@ def run_train(args: Args) -> int:
     signal.signal(number, lambda *_: stop.set())
   worker.log_to_stdout()
   worker.use_compilation_cache()
-  state = worker.run_cell(
-    lease,
+  told = orders.Orders(
+    [],
     data_dir=args.data_dir,
     tensorboard=args.tensorboard,
-    options=_layout(args) | {'profile_steps': args.profile},
-    stop=stop,
+    model_devices=args.model_devices,
+    fsdp=args.fsdp,
   )
+  state = worker.run_cell(workdir, lease, told, stop, profile_steps=args.profile)
   if state == 'failed':
     raise UserError(ledger.read_status(workdir).reason or 'failed')
-  if state == 'stopped':
-    print('stopped; the same command goes on from here', file=sys.stderr)
+  if state != 'done':
+    print(f'{state}; the same command goes on from here', file=sys.stderr)
     return INTERRUPTED
-  return OK
-
-
-def run_status(args: Args) -> int:
-  workdir = pathlib.Path(args.workdir)
-  study = sweep.read_study(workdir)
-  seen = [
-    status.read_progress(sweep.cell_folder(workdir, cell['name']))
-    for cell in study['cells']
-  ]
-  print(status.table(seen))
-  print(f'{study["name"]}: {status.counts(seen)}')
   return OK
 
 
@@ -351,28 +278,7 @@ def run_fit(args: Args) -> int:
 
 
 _MAX_NOTES = 5  # of a table with hundreds of curves nobody reads them all
-_LAYOUT = ('model_devices', 'fsdp')
-_RUN = ('config', 'workdir', 'data_dir', 'workers', 'tensorboard', *_LAYOUT)
 VERBS = {
-  'study': Verb(
-    'runs a sweep, then reports',
-    'Trains every cell of the config, on as many workers as there are cores, then '
-    'fits the curves and writes the report. Run again after an interruption and it '
-    'goes on where it was; run again when all is done and it only reports.',
-    'scaling study --config=configs/digits.py --workdir=runs/digits',
-    _RUN,
-    run_study,
-    ('config', 'workdir'),
-  ),
-  'sweep': Verb(
-    'trains every cell of a study',
-    'A field of the sweep that is set on the command line is held at that value: '
-    '--config.model.depth=14 trains that depth alone.',
-    'scaling sweep --config=configs/digits.py --workdir=runs/digits --workers=2',
-    _RUN,
-    run_sweep,
-    ('config', 'workdir'),
-  ),
   'report': Verb(
     'writes tables, fits, figures and the report of a study',
     'Works on a study in progress too, and says what is missing. Writes into '
@@ -387,17 +293,9 @@ VERBS = {
     'The config as it stands, without its sweep.',
     'scaling train --config=configs/digits.py --config.model.depth=14 '
     '--workdir=runs/one',
-    ('config', 'workdir', 'data_dir', 'tensorboard', *_LAYOUT, 'profile'),
+    ('config', 'workdir', 'data_dir', 'tensorboard', *LAYOUT, 'profile'),
     run_train,
     ('config', 'workdir'),
-  ),
-  'status': Verb(
-    'shows how far each cell of a study is',
-    'Reads the files of the study; whoever runs it, from wherever.',
-    'scaling status --workdir=runs/digits',
-    ('workdir',),
-    run_status,
-    ('workdir',),
   ),
   'plan': Verb(
     'lists the cells with steps, FLOPs and hours, without running them',

@@ -1,11 +1,11 @@
 """The one program that every launcher starts: claims cells until none is left.
 
 It lives for the whole sweep, so that imports and compilation are paid once per worker
-and depth. Its orders come as one JSON line on standard input, which its launcher then
-keeps open: when that closes the launcher is gone, and the worker saves and leaves.
+and depth. Several processes may be one worker: then the first claims, and the others
+train along.
 
-Exit status: 0 nothing left to do, 74 the folder cannot be written, 75 stopped and to be
-started again.
+Exit status: 0 nothing left to do, 70 ended over a cell, 74 the folder cannot be written,
+75 stopped on request. After 70 and 75, and when it was killed, it is to be started again.
 """
 
 import contextlib
@@ -13,130 +13,229 @@ import json
 import logging
 import os
 import pathlib
+import resource
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import ledger, sweep
+from experiments import orders as orders_lib
+from experiments.orders import Orders
+from experiments.watchdog import HUNG, watchdog
 from scaling import metrics
-from scaling.errors import Stopped, UserError
+from scaling.errors import DivergedError, Stopped, UserError
 
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
+WAIT_SECONDS = 0.5  # between looks at cells that others hold
+GRACE_SECONDS = 60.0  # to save, once the launcher is gone
 LOG = logging.getLogger('scaling')
 
 
-def main() -> int:
-  """Works through the cells that standard input names."""
-  orders = json.loads(sys.stdin.readline())
+def main(
+  workdir: pathlib.Path,
+  name: str,
+  *,
+  slot: int = 0,
+  cores: Sequence[int] = (),
+  attached: bool = False,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process: int | None = None,
+) -> int:
+  """Works through the cells of a launch, and returns the exit status.
+
+  Args:
+    workdir: of the study.
+    name: of the orders.
+    slot: number among the workers; they look at the cells in different orders.
+    cores: to run on; all when empty.
+    attached: leave when standard input ends, for then the launcher is gone.
+    coordinator: HOST:PORT where the processes of this worker meet, or 'auto'.
+    num_processes: of this worker; found out from Slurm or the TPU when None.
+    process: which of them this is; likewise.
+  """
   stop = threading.Event()
-  signal.signal(signal.SIGTERM, lambda *_: stop.set())
-  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher to answer
-  threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
+  _stop_on_signals(stop)
+  if attached:
+    threading.Thread(target=_stop_at_end_of_input, args=(stop,), daemon=True).start()
   log_to_stdout()
-  if orders['cores'] and hasattr(os, 'sched_setaffinity'):
-    os.sched_setaffinity(0, orders['cores'])
+  if cores and hasattr(os, 'sched_setaffinity'):
+    os.sched_setaffinity(0, cores)
   use_compilation_cache()
-  workdir = pathlib.Path(orders['workdir'])
-  cells = [sweep.cell_folder(workdir, name) for name in orders['cells']]
-  try:
-    work(
-      cells,
-      data_dir=orders['data_dir'],
-      tensorboard=orders['tensorboard'],
-      layout=orders['layout'],
-      stop=stop,
+  told = orders_lib.read(workdir, name)
+  cells = [sweep.cell_folder(workdir, cell) for cell in told.cells(slot)]
+  if coordinator:
+    from scaling import processes
+
+    # Who loses a peer is aborted, which is no reason to fill the disk.
+    resource.setrlimit(
+      resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1])
     )
+    processes.connect(coordinator, num_processes, process)
+    _stop_on_signals(stop)  # JAX has put its own in place
+  try:
+    work = work_together if coordinator else work_alone
+    status = work(cells, told, stop)
   except OSError as error:
     LOG.error('%s cannot be written: %s', workdir, error)
-    return STORAGE
+    status = STORAGE
+  if coordinator and status in (0, STOPPED):
+    processes.disconnect()
+  return status
+
+
+def work_alone(cells: list[pathlib.Path], orders: Orders, stop: threading.Event) -> int:
+  """Trains cells in their order until all have ended, or `stop` is set."""
+  for lease in claims(cells, stop):
+    if lease is not None:
+      run_cell(lease.cell, lease, orders, stop)
   return STOPPED if stop.is_set() else 0
 
 
-def work(
-  cells: list[pathlib.Path],
-  *,
-  data_dir: str | None,
-  tensorboard: bool,
-  layout: dict[str, Any],
-  stop: threading.Event,
-) -> None:
-  """Trains cells in their order until all are done or failed, or `stop` is set."""
+def work_together(
+  cells: list[pathlib.Path], orders: Orders, stop: threading.Event
+) -> int:
+  """The same by several processes, all of which call it alike."""
+  from scaling import processes
+
+  claimed = claims(cells, stop) if processes.is_first() else None
+  while True:
+    lease, number = None, _WAIT
+    if claimed is not None:
+      try:
+        lease = next(claimed)
+        if lease is not None:
+          number = cells.index(lease.cell)
+      except StopIteration:
+        number = _END
+    number, stopped = processes.first_says(number, stop.is_set())
+    if number >= 0 and not stopped:
+      state = run_cell(cells[number], lease, orders, stop)
+      if state == 'failed':
+        # The others may wait in a step that this one never makes: all begin anew.
+        return HUNG
+    elif stopped or number == _END:
+      if lease is not None:
+        lease.preempted('stopped before it began')
+      return STOPPED if stopped else 0
+
+
+_WAIT, _END = -1, -2
+
+
+def claims(
+  cells: list[pathlib.Path], stop: threading.Event
+) -> Iterator[ledger.Lease | None]:
+  """Yields leases until all cells have ended; None after each wait for those of others."""
   left = list(cells)
   while left and not stop.is_set():
     held = []
     for cell in left:
       if stop.is_set():
         return
-      if ledger.read_status(cell).state in ('done', 'failed'):
+      if ledger.read_status(cell).state in ledger.ENDED:
         continue
       lease = ledger.claim(cell)
-      if lease is None:
-        held.append(cell)
-      else:
-        run_cell(
-          lease, data_dir=data_dir, tensorboard=tensorboard, options=layout, stop=stop
-        )
-    # What others hold is theirs to finish, and ours if they vanish.
-    left = [c for c in held if ledger.read_status(c).state not in ('done', 'failed')]
-    if left:
-      stop.wait(0.5)
+      if lease is not None:
+        yield lease
+      held.append(cell)
+    # What others hold is theirs to finish, and ours if they vanish; what failed here
+    # may have another try.
+    states = {cell: ledger.read_status(cell).state for cell in held}
+    left = [cell for cell in held if states[cell] not in ledger.ENDED]
+    if left and not any(states[cell] in ledger.WAITING for cell in left):
+      stop.wait(WAIT_SECONDS)
+      yield None
 
 
 def run_cell(
-  lease: ledger.Lease,
-  *,
-  data_dir: str | None,
-  tensorboard: bool = False,
-  options: dict[str, Any] | None = None,
+  cell: pathlib.Path,
+  lease: ledger.Lease | None,
+  orders: Orders,
   stop: threading.Event | None = None,
+  **options: Any,
 ) -> str:
-  """Trains a claimed cell and publishes how it ended; returns that state.
+  """Trains a cell and publishes how it ended.
 
   Args:
-    lease: on the cell.
-    data_dir: where the image set lies, when not in its usual place.
-    tensorboard: also write event files.
-    options: more of `scaling.train.train`, such as `model_devices` and `fsdp`.
+    cell: its folder.
+    lease: on it; None where another process of this worker holds it.
+    orders: how to train it.
     stop: when set, the cell is saved and left.
+    options: more of `scaling.train.train`.
+
+  Returns:
+    'done', 'preempted', 'cancelled', 'lost' to another worker, or 'failed'.
   """
-  from scaling import train
+  from scaling import processes, train
 
-  def should_stop() -> bool:
-    return lease.lost.is_set() or (stop is not None and stop.is_set())
-
-  with _logged_to(lease.cell / 'log.txt'):
-    LOG.info('cell %s', lease.cell.name)
-    state, reason = 'done', None
+  log = cell / ('log.txt' if lease else f'log-{processes.index()}.txt')
+  with _logged_to(log):
+    LOG.info('cell %s', cell.name)
+    state, reason = 'done', ''
+    stalled = (
+      f'no step for {orders.stall_seconds:g} s; stacks of its threads in {log.name}'
+    )
+    hung = (lambda: lease.failed(stalled)) if lease else (lambda: None)
     try:
-      train.train(
-        read_config(lease.cell),
-        lease.cell,
-        data_dir=data_dir,
-        tensorboard=tensorboard,
-        should_stop=should_stop,
-        **(options or {}),
-      )
+      with watchdog(orders.stall_seconds, log, hung) as beat:
+
+        def should_stop() -> bool:
+          beat()
+          if lease is not None and lease.lost.is_set():
+            raise ledger.LeaseLostError
+          cancelled = lease is not None and lease.cancelled.is_set()
+          return cancelled or (stop is not None and stop.is_set())
+
+        train.train(
+          read_config(cell),
+          cell,
+          data_dir=orders.data_dir,
+          tensorboard=orders.tensorboard,
+          model_devices=orders.model_devices,
+          fsdp=orders.fsdp,
+          should_stop=should_stop,
+          **options,
+        )
+      if lease:
+        lease.done()
     except Stopped as why:
-      state, reason = 'stopped', str(why)
-    except UserError as error:
-      state, reason = 'failed', str(error)
+      state, reason = 'preempted', str(why)
+      if lease:
+        with contextlib.suppress(ledger.LeaseLostError):
+          lease.preempted(reason)
+        state = 'cancelled' if lease.cancelled.is_set() else state
+    except ledger.LeaseLostError:
+      state, reason = 'lost', 'another worker has it'
+      if lease is not None and lease.cancelled.is_set():
+        state, reason = 'cancelled', ''
     except Exception as error:
       # One cell's trouble is not another's; the whole story is in its log.
-      LOG.error('%s', traceback.format_exc())
-      lines = str(error).splitlines() or ['']
-      state, reason = 'failed', f'{type(error).__name__}: {lines[0]}'
-      # So XLA calls it, on all devices and when it compiles too.
-      if 'RESOURCE_EXHAUSTED' in lines[0] or isinstance(error, MemoryError):
-        reason = f'{out_of_memory(lease.cell)} ({reason})'
+      if not isinstance(error, UserError):
+        LOG.error('%s', traceback.format_exc())
+      state, reason = 'failed', describe(error, cell)
+      if lease:
+        with contextlib.suppress(ledger.LeaseLostError):
+          lease.failed(reason, final=isinstance(error, DivergedError))
     LOG.info('%s%s', state, f': {reason}' if reason else '')
-    with contextlib.suppress(ledger.LeaseLostError):
-      lease.end(state, reason)
   return state
+
+
+def describe(error: Exception, cell: pathlib.Path) -> str:
+  """Returns in a line why a cell failed, and what to try."""
+  if isinstance(error, UserError):
+    return str(error)
+  first = (str(error).splitlines() or [''])[0]
+  reason = f'{type(error).__name__}: {first}'
+  # So XLA calls it, on all devices and when it compiles too.
+  if 'RESOURCE_EXHAUSTED' in first or isinstance(error, MemoryError):
+    return f'{out_of_memory(cell)} ({reason})'
+  return reason
 
 
 def out_of_memory(cell: pathlib.Path) -> str:
@@ -200,34 +299,16 @@ def _logged_to(path: pathlib.Path) -> Iterator[None]:
     handler.close()
 
 
+def _stop_on_signals(stop: threading.Event) -> None:
+  signal.signal(signal.SIGTERM, lambda *_: stop.set())
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the launcher to answer
+
+
 def _stop_at_end_of_input(stop: threading.Event) -> None:
   # The bare descriptor: a thread that waits inside sys.stdin holds its lock, and the
   # interpreter aborts over that lock when it ends.
   while os.read(0, 1024):
     pass
   stop.set()
-
-
-def orders(
-  workdir: pathlib.Path,
-  cells: list[str],
-  *,
-  cores: list[int] | None,
-  data_dir: str | None,
-  tensorboard: bool,
-  layout: dict[str, Any],
-) -> str:
-  """Returns the line that a launcher writes to a worker's standard input."""
-  values: dict[str, Any] = {
-    'workdir': str(workdir),
-    'cells': cells,
-    'cores': cores,
-    'data_dir': data_dir,
-    'tensorboard': tensorboard,
-    'layout': layout,
-  }
-  return json.dumps(values) + '\n'
-
-
-if __name__ == '__main__':
-  sys.exit(main())
+  threading.Event().wait(GRACE_SECONDS)
+  os._exit(STOPPED)  # whatever holds it up, no device stays taken

@@ -16,6 +16,39 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
+def connect(
+  coordinator: str, num_processes: int | None = None, process: int | None = None
+) -> None:
+  """Joins the processes of one run, before any of them looks for devices.
+
+  Args:
+    coordinator: HOST:PORT at which the first process can be reached, or 'auto' where
+      the cluster tells, as on a TPU pod.
+    num_processes: None where the cluster tells, as Slurm does.
+    process: number of this one; likewise.
+  """
+  address = None if coordinator == 'auto' else coordinator
+  # Without being told it listens to all of the network.
+  bind = address if address and address.startswith('127.') else None
+  jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+  jax.distributed.initialize(
+    coordinator_address=address,
+    coordinator_bind_address=bind,
+    num_processes=num_processes,
+    process_id=process,
+  )
+
+
+def disconnect() -> None:
+  """Lets go of the others when all are at their end, so that none takes it for a death."""
+  jax.distributed.shutdown()
+
+
+def index() -> int:
+  """Returns the number of this process."""
+  return jax.process_index()
+
+
 def is_first() -> bool:
   """Returns whether this process is the one that writes."""
   return jax.process_index() == 0
@@ -32,6 +65,13 @@ def all_true(answer: bool) -> bool:
   if jax.process_count() == 1:
     return answer
   return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
+
+
+def first_says(number: int, stop: bool) -> tuple[int, bool]:
+  """Returns the first process's number, and whether any process asks to stop."""
+  told = multihost_utils.process_allgather(np.array([number, stop], np.int32))
+  told = np.reshape(told, (-1, 2))
+  return int(told[0, 0]), bool(told[:, 1].any())
 
 
 class Votes:

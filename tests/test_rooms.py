@@ -33,7 +33,7 @@ HOMES = {
   'tensorboardX': 'scaling/metrics.py',
   'tensorflow': 'experiments/benchmarks/input_peers.py',
   'tensorflow_datasets': ('scaling/data/', 'experiments/benchmarks/input_'),
-  'tensorstore': 'experiments/ledger.py',
+  'tensorstore': 'experiments/store.py',
   'torch': (
     'experiments/benchmarks/torch_step.py',
     'experiments/benchmarks/input_peers.py',

@@ -1,15 +1,16 @@
-"""Runs a sweep's workers on this machine, one process each, and shows how it goes."""
+"""Runs a sweep's workers on this machine and shows how it goes."""
 
+import dataclasses
 import os
 import pathlib
 import signal
+import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from experiments import worker
+from experiments.launch.jobs import Launch
 
 # glibc's own settings: keep freed memory, where by default each training step hands its
 # large arrays back to the kernel and pays for every fresh page of the next ones.
@@ -22,33 +23,44 @@ POLL_SECONDS = 1.0
 MAX_RESTARTS = 20  # of workers that died, over a whole sweep
 
 
-def default_workers(num_cells: int) -> int:
+def default_workers(num_cells: int, num_processes: int = 1) -> int:
   """Returns a worker per core, or one where the cores serve an accelerator."""
   accelerators = ('nvidia[0-9]*', 'accel[0-9]*', 'vfio/[0-9]*')
   if any(any(pathlib.Path('/dev').glob(name)) for name in accelerators):
     return 1
-  return max(1, min(num_cells, len(_cores())))
+  return max(1, min(num_cells, len(_cores()) // num_processes))
 
 
-def run(
-  workdir: pathlib.Path,
-  orders: Sequence[Sequence[str]],
-  *,
-  num_slots: int,
-  data_dir: str | None,
-  tensorboard: bool,
-  layout: dict[str, Any],
-  watch: Callable[[], bool],
-) -> bool:
-  """Runs one worker for each list of cells until no cell is left.
+@dataclasses.dataclass
+class _Worker:
+  """One worker: its processes, all of which live or none."""
+
+  processes: list[subprocess.Popen]
+
+  def status(self) -> int | None:
+    """Returns None while it works, 0 at its end, else the first other exit status."""
+    found = [process.poll() for process in self.processes]
+    bad = [code for code in found if code]
+    return bad[0] if bad else None if None in found else 0
+
+  def signal(self, number: int) -> None:
+    for process in self.processes:
+      if process.poll() is None:
+        process.send_signal(number)
+
+  def wait(self, seconds: float | None = None) -> None:
+    for process in self.processes:
+      process.wait(seconds)
+      if process.stdin is not None:
+        process.stdin.close()
+
+
+def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
+  """Runs workers until no cell is left.
 
   Args:
-    workdir: of the study; the workers' own output goes to its `logs`.
-    orders: for each worker the cells in the order in which to look at them.
+    launch: the workers to start; their own output goes to WORKDIR/logs.
     num_slots: parts into which the cores are divided, of which each worker gets one.
-    data_dir: passed on.
-    tensorboard: passed on.
-    layout: passed on.
     watch: called about once a second, to show progress; returns whether cells are left.
 
   Returns:
@@ -56,13 +68,12 @@ def run(
     save its cell first.
   """
   cores = _cores()
-  # Sums over other numbers of threads can differ in the last bit, so a worker's share
+  # Sums over other numbers of threads can differ in the last bit, so a process's share
   # follows from the command alone and not from how many cells are left.
-  share = len(cores) // num_slots
-  slots = [
-    cores[i * share : (i + 1) * share] if share else None for i in range(len(orders))
-  ]
-  (workdir / 'logs').mkdir(exist_ok=True)
+  num_processes = launch.num_processes
+  share = len(cores) // (num_slots * num_processes)
+  logs = launch.workdir / 'logs'
+  logs.mkdir(exist_ok=True)
   stop = threading.Event()
   handlers = {
     number: signal.signal(number, lambda *_: stop.set())
@@ -70,40 +81,33 @@ def run(
   }
   workers = []
 
-  def start(slot: int) -> subprocess.Popen:
-    line = worker.orders(
-      workdir,
-      list(orders[slot]),
-      cores=slots[slot],
-      data_dir=data_dir,
-      tensorboard=tensorboard,
-      layout=layout,
-    )
-    with (workdir / 'logs' / f'worker{slot}.log').open('a') as log:
-      process = subprocess.Popen(
-        [sys.executable, '-m', 'experiments.worker'],
-        stdin=subprocess.PIPE,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={'GLIBC_TUNABLES': TUNABLES, **os.environ},
-        start_new_session=True,  # Ctrl-C reaches this process alone
-      )
-    assert process.stdin is not None
-    process.stdin.write(line)
-    process.stdin.flush()
-    return process
+  def start(slot: int) -> _Worker:
+    own = launch.command('--attached', f'--slot={slot}')
+    coordinator = f'127.0.0.1:{_free_port()}'
+    processes = []
+    for i in range(num_processes):
+      words = []
+      if share:
+        at = (slot * num_processes + i) * share
+        words.append(f'--cores={",".join(map(str, cores[at : at + share]))}')
+      if num_processes > 1:
+        words += [f'--coordinator={coordinator}', f'--num_processes={num_processes}']
+        words.append(f'--process={i}')
+      processes.append(_start([*own, *words], logs / _log(slot, i)))
+    return _Worker(processes)
 
   try:
-    workers = [start(slot) for slot in range(len(orders))]
+    workers = [start(slot) for slot in range(launch.num_workers)]
     restarts = 0
     while watch() and not stop.wait(POLL_SECONDS):
-      for slot, process in enumerate(workers):
-        died = process.poll() not in (None, 0, worker.STORAGE)
-        if died and restarts < MAX_RESTARTS:
-          restarts += 1
-          workers[slot] = start(slot)
-      if all(process.poll() is not None for process in workers):
+      for slot, found in enumerate(workers):
+        if found.status() in (None, 0, worker.STORAGE) or restarts >= MAX_RESTARTS:
+          continue
+        restarts += 1
+        found.signal(signal.SIGKILL)  # the rest would wait for the one that died
+        found.wait()
+        workers[slot] = start(slot)
+      if all(found.status() is not None for found in workers):
         watch()
         break
     return not stop.is_set()
@@ -113,19 +117,38 @@ def run(
       signal.signal(number, handler)
 
 
-def _end(workers: Sequence[subprocess.Popen]) -> None:
+def _log(slot: int, process: int) -> str:
+  return f'worker{slot}.log' if process == 0 else f'worker{slot}-{process}.log'
+
+
+def _start(command: list[str], log: pathlib.Path) -> subprocess.Popen:
+  with log.open('a') as file:
+    return subprocess.Popen(
+      command,
+      stdin=subprocess.PIPE,  # it leaves when this closes
+      stdout=file,
+      stderr=subprocess.STDOUT,
+      env={'GLIBC_TUNABLES': TUNABLES, **os.environ},
+      start_new_session=True,  # Ctrl-C reaches this process alone
+    )
+
+
+def _free_port() -> int:
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    return free.getsockname()[1]
+
+
+def _end(workers: Sequence[_Worker]) -> None:
   """Asks the workers to save and leave; kills those that do not in time."""
-  for process in workers:
-    if process.poll() is None:
-      process.terminate()
-  for process in workers:
+  for found in workers:
+    found.signal(signal.SIGTERM)
+  for found in workers:
     try:
-      process.wait(GRACE_SECONDS)
+      found.wait(GRACE_SECONDS)
     except subprocess.TimeoutExpired:
-      process.kill()
-      process.wait()
-    if process.stdin is not None:
-      process.stdin.close()
+      found.signal(signal.SIGKILL)
+      found.wait()
 
 
 def _cores() -> list[int]:

@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import json
 import os
 import pathlib
@@ -61,7 +62,15 @@ def forge(cell: pathlib.Path, **changes) -> None:
   (cell / 'status.json').write_text(json.dumps(status))
 
 
-@pytest.mark.parametrize('state', ['done', 'failed', 'stopped'])
+END = {
+  'done': lambda lease: lease.done(),
+  'preempted': lambda lease: lease.preempted('why'),
+  'retryable': lambda lease: lease.failed('why'),
+  'failed': lambda lease: lease.failed('why', final=True),
+}
+
+
+@pytest.mark.parametrize('state', END)
 def test_a_cell_is_claimed_and_ended(cell, claim, state):
   assert ledger.read_status(cell) == ledger.Status()
   lease = claim(cell)
@@ -71,14 +80,53 @@ def test_a_cell_is_claimed_and_ended(cell, claim, state):
   assert running.lease['pid'] == os.getpid()
   assert not ledger.is_stale(cell, running)
   assert claim(cell) is None
-  lease.end(state, 'why')
+  END[state](lease)
   ended = ledger.read_status(cell)
-  assert ended == ledger.Status(state, 'why', attempts=1)
+  assert ended == ledger.Status(
+    state,
+    None if state == 'done' else 'why',
+    attempts=1,
+    failures=int(state in ('retryable', 'failed')),
+    preemptions=int(state == 'preempted'),
+  )
   again = claim(cell)
-  assert (again is not None) == (state == 'stopped')
+  assert (again is not None) == (state in ledger.WAITING)
   if again is not None:
     assert ledger.read_status(cell).attempts == 2
     assert ledger.read_status(cell).reason is None
+
+
+def test_errors_and_interruptions_have_budgets_of_their_own(cell, claim):
+  for _ in range(ledger.MAX_PREEMPTIONS - 1):
+    claim(cell).preempted('saved')
+    assert ledger.read_status(cell).state == 'preempted'
+  claim(cell).failed('bad luck')
+  assert ledger.read_status(cell).state == 'retryable'
+  claim(cell).failed('bad luck')
+  failed = ledger.read_status(cell)
+  assert (failed.state, failed.failures) == ('failed', ledger.MAX_FAILURES)
+  assert ledger.reopen(cell, ('failed',))
+  for _ in range(ledger.MAX_PREEMPTIONS):
+    claim(cell).preempted('saved')
+  failed = ledger.read_status(cell)
+  assert (failed.state, failed.preemptions) == ('failed', ledger.MAX_PREEMPTIONS)
+  assert failed.reason == 'interrupted 100 times'
+  assert claim(cell) is None
+
+
+def test_a_cancelled_cell_tells_its_holder(cell, claim, monkeypatch):
+  monkeypatch.setattr(ledger, 'WATCH_SECONDS', 0.02)
+  lease = claim(cell)
+  assert ledger.cancel(cell)
+  assert lease.cancelled.wait(20)
+  assert not lease.lost.is_set()
+  with pytest.raises(ledger.LeaseLostError):
+    lease.preempted('saved at step 3')
+  assert ledger.read_status(cell) == ledger.Status('cancelled', attempts=1)
+  assert not ledger.cancel(cell)
+  assert claim(cell) is None
+  assert ledger.reopen(cell, ('cancelled',))
+  assert claim(cell) is not None
 
 
 def test_a_lease_is_renewed_until_it_is_ended(cell, claim, monkeypatch):
@@ -89,7 +137,7 @@ def test_a_lease_is_renewed_until_it_is_ended(cell, claim, monkeypatch):
   while (cell / 'status.json').stat().st_mtime_ns == before:
     assert time.monotonic() < end
     time.sleep(0.01)
-  lease.end('done')  # it knows the file that it renewed as its own
+  lease.done()  # it knows the file that it renewed as its own
   assert ledger.read_status(cell).state == 'done'
   before = (cell / 'status.json').stat().st_mtime_ns
   time.sleep(0.1)
@@ -130,7 +178,7 @@ for cell in sorted(folder.iterdir()):
     print(cell.name, flush=True)
     if work == 'hold':
       time.sleep(600)
-    lease.end('done')
+    lease.done()
 """
 
 
@@ -192,18 +240,35 @@ def test_a_killed_holder_is_followed_at_once_and_its_cell_given_up_in_the_end(
     before = ledger.read_status(cell)
     assert ledger.is_stale(cell, before)
     assert (before.attempts, before.vanished) == (deaths, deaths - 1)
+    assert before.preemptions == deaths - 1
   die_over(cell.parent)
   assert claim(cell) is None
   given_up = ledger.read_status(cell)
   assert given_up.state == 'failed'
   assert given_up.vanished == ledger.MAX_VANISHED
   assert given_up.reason is not None
-  assert 'vanished' in given_up.reason
+  assert 'vanished over it before its first row' in given_up.reason
 
-  assert ledger.retry(cell)
-  assert not ledger.retry(cell)  # it is failed no longer
+  assert ledger.reopen(cell, ('failed',))
+  assert not ledger.reopen(cell, ('failed',))  # it is failed no longer
   assert ledger.read_status(cell) == ledger.Status(attempts=ledger.MAX_VANISHED)
   assert claim(cell) is not None
+
+
+def test_deaths_that_get_further_each_time_are_preemptions(cell, claim):
+  for step in range(ledger.MAX_VANISHED + 2):
+    assert claim(cell) is not None
+    (cell / 'metrics.jsonl').write_text(json.dumps({'step': step}) + '\n')
+    forge(cell, start='another start')
+  status = ledger.read_status(cell)
+  assert (status.vanished, status.preemptions) == (1, ledger.MAX_VANISHED + 1)
+  for _ in range(ledger.MAX_VANISHED - 2):
+    assert claim(cell) is not None
+    forge(cell, start='another start')
+  assert claim(cell) is not None  # the death that got to the last row is not counted
+  forge(cell, start='another start')
+  assert claim(cell) is None
+  assert 'at step 6' in str(ledger.read_status(cell).reason)
 
 
 def test_a_lease_that_was_taken_over_publishes_nothing(cell, claim):
@@ -214,10 +279,10 @@ def test_a_lease_that_was_taken_over_publishes_nothing(cell, claim):
   taken = ledger.read_status(cell)
   assert (taken.attempts, taken.vanished) == (2, 1)
   with pytest.raises(ledger.LeaseLostError, match='cell'):
-    lost.end('failed', 'out of date')
+    lost.failed('out of date')
   assert lost.lost.is_set()
   assert ledger.read_status(cell) == taken
-  holder.end('done')
+  holder.done()
   assert ledger.read_status(cell).state == 'done'
 
 
@@ -267,11 +332,11 @@ def test_of_another_host_only_time_tells(cell, claim):
   assert [path.name for path in cell.iterdir()] == ['status.json']  # no litter
 
 
-@pytest.mark.parametrize('state', ['pending', 'running', 'stopped', 'done'])
+@pytest.mark.parametrize('state', ['pending', 'running', 'preempted', 'done'])
 def test_only_failed_cells_are_tried_again(cell, state):
   text = json.dumps({'state': state, 'attempts': 1})
   (cell / 'status.json').write_text(text)
-  assert not ledger.retry(cell)
+  assert not ledger.reopen(cell, ('failed',))
   assert (cell / 'status.json').read_text() == text
 
 
@@ -326,19 +391,30 @@ class Workers(RuleBasedStateMachine):
   @rule(i=st.integers(0, NUM_CELLS - 1))
   def claim(self, i):
     before = self.expected[i]
-    vanished = before.vanished + (i in self.gone)
+    gone = i in self.gone
+    vanished = before.vanished + gone
+    preemptions = before.preemptions + gone
     lease = ledger.claim(self.cells[i])
-    if before.state in ('done', 'failed') or (i in self.holders and i not in self.gone):
+    if before.state in ledger.ENDED or (i in self.holders and not gone):
       assert lease is None
     elif vanished >= ledger.MAX_VANISHED:
       assert lease is None
       self._lose(i)
-      self.expected[i] = ledger.Status('failed', None, before.attempts, vanished)
+      self._expect(i, 'failed', vanished=vanished)
     else:
       assert lease is not None
       self._lose(i)
       self.holders[i] = lease
-      self.expected[i] = ledger.Status('running', None, before.attempts + 1, vanished)
+      self._expect(
+        i,
+        'running',
+        attempts=before.attempts + 1,
+        vanished=vanished,
+        preemptions=preemptions,
+      )
+
+  def _expect(self, i, state, **changes):
+    self.expected[i] = dataclasses.replace(self.expected[i], state=state, **changes)
 
   def _lose(self, i):
     self.gone.discard(i)
@@ -346,13 +422,17 @@ class Workers(RuleBasedStateMachine):
       self.ghosts.append((i, self.holders.pop(i)))
 
   @precondition(lambda self: set(self.holders) - self.gone)
-  @rule(data=st.data(), state=st.sampled_from(['done', 'failed', 'stopped']))
+  @rule(data=st.data(), state=st.sampled_from(sorted(END)))
   def end(self, data, state):
     i = data.draw(st.sampled_from(sorted(set(self.holders) - self.gone)))
-    self.holders.pop(i).end(state, 'why')
+    END[state](self.holders.pop(i))
     self.published[i] += state == 'done'
     before = self.expected[i]
-    self.expected[i] = ledger.Status(state, 'why', before.attempts, before.vanished)
+    failures = before.failures + (state in ('retryable', 'failed'))
+    if state == 'retryable' and failures >= ledger.MAX_FAILURES:
+      state = 'failed'
+    preemptions = before.preemptions + (state == 'preempted')
+    self._expect(i, state, failures=failures, preemptions=preemptions)
 
   @precondition(lambda self: set(self.holders) - self.gone)
   @rule(data=st.data())
@@ -362,32 +442,38 @@ class Workers(RuleBasedStateMachine):
     self.gone.add(i)
 
   @precondition(lambda self: self.ghosts)
-  @rule(state=st.sampled_from(['done', 'failed', 'stopped']))
+  @rule(state=st.sampled_from(sorted(END)))
   def come_back(self, state):
-    """A worker that was taken for dead wants to publish after all."""
-    i, lease = self.ghosts.pop()
+    """A worker that was taken for dead, or cancelled, wants to publish after all."""
+    _, lease = self.ghosts.pop()
     with pytest.raises(ledger.LeaseLostError):
-      lease.end(state, 'out of date')
-    del i
+      END[state](lease)
+
+  @rule(i=st.integers(0, NUM_CELLS - 1), state=st.sampled_from(['failed', 'cancelled']))
+  def reopen(self, i, state):
+    there = self.expected[i].state == state
+    assert ledger.reopen(self.cells[i], (state,)) == there
+    if there:
+      self.expected[i] = ledger.Status(attempts=self.expected[i].attempts)
 
   @rule(i=st.integers(0, NUM_CELLS - 1))
-  def retry(self, i):
-    failed = self.expected[i].state == 'failed'
-    assert ledger.retry(self.cells[i]) == failed
-    if failed:
-      self.expected[i] = ledger.Status(attempts=self.expected[i].attempts)
+  def cancel(self, i):
+    going = self.expected[i].state not in ledger.ENDED
+    assert ledger.cancel(self.cells[i]) == going
+    if going:
+      self._lose(i)
+      self._expect(i, 'cancelled')
 
   @invariant()
   def every_cell_is_as_it_should_be(self):
     for i, cell in enumerate(self.cells):
       found, expected = ledger.read_status(cell), self.expected[i]
-      assert found.state == expected.state
-      assert found.attempts == expected.attempts
-      assert found.vanished == expected.vanished
+      without = {'lease': None, 'reason': None}
+      assert dataclasses.replace(found, **without) == expected
       assert (found.lease is not None) == (found.state == 'running')
       assert ledger.is_stale(cell, found) == (i in self.gone)
-      if found.state in ('done', 'stopped'):
-        assert found.reason == 'why'
+      if found.state in ('retryable', 'preempted'):
+        assert found.reason in ('why', None)
       assert self.published[i] == (found.state == 'done')  # never twice
 
   def teardown(self):
@@ -400,9 +486,9 @@ class Workers(RuleBasedStateMachine):
           forge(cell, start='another start')
         lease = ledger.claim(cell)
         if lease is None:
-          assert ledger.retry(cell)
+          assert ledger.reopen(cell, ('failed', 'cancelled'))
         else:
-          lease.end('done')
+          lease.done()
 
 
 def test_no_cell_is_lost_or_published_twice(tmp_path_factory):

@@ -54,12 +54,13 @@ def test_speed_of_a_cpu_is_measured_where_cells_are_done(tmp_path, config):
   guess, source = plan.sustained_flops('cpu', 2, 0.4, tmp_path)
   assert guess == 2 * plan.CPU_FLOPS
   assert 'guess' in source
-  for name, state, seconds in (('a', 'done', 2.0), ('b', 'failed', 1e-3)):
-    folder = tmp_path / 'cells' / name
-    folder.mkdir(parents=True)
-    (folder / 'config.json').write_text(json.dumps(config.to_dict()))
+  cells = sweep.make_cells(config, [{'seed': 0}, {'seed': 1}])
+  sweep.write_study(tmp_path, config, 'x.py', cells)
+  ended = (('done', 2.0), ('failed', 1e-3))
+  for cell, (state, seconds) in zip(cells, ended, strict=True):
+    folder = sweep.cell_folder(tmp_path, cell.name)
     (folder / 'status.json').write_text(json.dumps({'state': state, 'attempts': 1}))
-    manifest = {'steps': 10, 'train_flops': 6e9}
+    manifest = {'steps': 10, 'num_devices': 1, 'train_flops': 6e9}
     (folder / 'manifest.json').write_text(json.dumps(manifest))
     row = {'step': 10, 'time/train_seconds': seconds}
     (folder / 'metrics.jsonl').write_text(json.dumps(row))

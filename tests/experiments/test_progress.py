@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 
 from experiments import ledger, progress
+from experiments.duration import duration
 from experiments.status import Progress
 
 CELL = Progress(
@@ -33,7 +34,7 @@ CELL = Progress(
   ],
 )
 def test_duration(seconds, text):
-  assert progress.duration(seconds) == text
+  assert duration(seconds) == text
 
 
 @pytest.fixture

@@ -12,15 +12,24 @@ def write_cell(folder, config, *, state=None, rows=(), steps=None):
   if state is not None:
     (folder / 'status.json').write_text(json.dumps({'attempts': 1} | state))
   if steps is not None:
-    (folder / 'manifest.json').write_text(json.dumps({'steps': steps}))
+    about = {'steps': steps, 'num_devices': 2}
+    (folder / 'manifest.json').write_text(json.dumps(about))
   if rows:
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in rows))
   return folder
 
 
+def read(folder, config, before=None):
+  """Returns the progress of a cell as a study that lists it alone expects it."""
+  listed = {'name': folder.name, 'overrides': {}}
+  study = {'config': config.to_dict(), 'cells': [listed]}
+  (expected,) = status.expect(folder.parents[1], study)
+  return status.read_progress(expected, before)
+
+
 def test_a_cell_that_has_not_begun(tmp_path, config):
   config.train.steps, config.train.batch_size = 10, 8
-  cell = status.read_progress(write_cell(tmp_path / 'a', config))
+  cell = read(write_cell(tmp_path / 'cells' / 'a', config), config)
   assert (cell.name, cell.state, cell.ended) == ('a', 'pending', False)
   assert (cell.images, cell.total_images) == (0, 80)
 
@@ -29,27 +38,27 @@ def test_progress_comes_from_the_last_whole_row(tmp_path, config):
   config.train.batch_size = 8
   rows = [{'step': 2}, {'step': 5, 'test/top1': 0.5}]
   folder = write_cell(
-    tmp_path / 'a', config, state={'state': 'stopped'}, rows=rows, steps=20
+    tmp_path / 'cells' / 'a', config, state={'state': 'preempted'}, rows=rows, steps=20
   )
   with (folder / 'metrics.jsonl').open('a') as file:
     file.write('{"step": 9, "te')  # torn by a kill
-  cell = status.read_progress(folder)
+  cell = read(folder, config)
   assert (cell.images, cell.total_images, cell.row) == (40, 160, rows[1])
 
 
 def test_a_running_cell_without_its_worker_is_stale(tmp_path, config):
   lease = {'host': ledger._host(), 'pid': 2**22 + 1, 'start': '1'}
   running = {'state': 'running', 'attempts': 1, 'lease': lease}
-  cell = status.read_progress(write_cell(tmp_path / 'a', config, state=running))
+  cell = read(write_cell(tmp_path / 'cells' / 'a', config, state=running), config)
   assert (cell.state, cell.stale, cell.ended) == ('stale', True, False)
 
 
 def test_an_ended_cell_is_not_read_again_until_it_is_retried(tmp_path, config):
-  folder = write_cell(tmp_path / 'a', config, state={'state': 'failed'})
-  before = status.read_progress(folder)
-  assert status.read_progress(folder, before) is before
-  assert ledger.retry(folder)
-  assert status.read_progress(folder, before).state == 'pending'
+  folder = write_cell(tmp_path / 'cells' / 'a', config, state={'state': 'failed'})
+  before = read(folder, config)
+  assert read(folder, config, before) is before
+  assert ledger.reopen(folder, ('failed',))
+  assert read(folder, config, before).state == 'pending'
 
 
 @pytest.fixture
@@ -66,8 +75,9 @@ def cells(tmp_path, config):
     'e': (None, ()),
   }
   return [
-    status.read_progress(
-      write_cell(tmp_path / name, config, state=state, rows=rows, steps=20)
+    read(
+      write_cell(tmp_path / 'cells' / name, config, state=state, rows=rows, steps=20),
+      config,
     )
     for name, (state, rows) in states.items()
   ]

@@ -214,7 +214,7 @@ def test_study_killed_three_times_ends_equal(
       time.sleep(moments.uniform(0, 1))
       assert len(children(process.pid)) == 2
     assert process.returncode == -signal.SIGKILL
-  vanished = sum(status['vanished'] for status in statuses(tmp_path))
+  vanished = sum(status['preemptions'] for status in statuses(tmp_path))
   left = sum(status['state'] == 'running' for status in statuses(tmp_path))
   assert vanished + left > 0  # at least one kill fell into a cell
 
@@ -253,7 +253,7 @@ def test_workers_save_when_their_launcher_is_gone_and_on_ctrl_c(
   assert 'Traceback' not in err
   assert not any(map(alive, workers))
   second = statuses(tmp_path)
-  assert {status['state'] for status in second} <= {'done', 'stopped', 'pending'}
+  assert {status['state'] for status in second} <= {'done', 'preempted', 'pending'}
   assert not (tmp_path / 'report').exists()  # it was stopped, not finished
 
   done = run(*words)

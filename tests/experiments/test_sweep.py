@@ -1,5 +1,3 @@
-import collections
-import itertools
 import json
 
 import pytest
@@ -98,41 +96,6 @@ def test_shrunk_studies_of_any_network_fit_their_images(config, fields, size):
   small, wanted = sweep.shrink(config, '/nonexistent')
   assert (small.model.name, small.data.image_size) == (fields['name'], size)
   assert len(sweep.make_cells(small, wanted)) == 4  # checks each
-
-
-def test_orders_give_every_worker_every_cell(config):
-  wanted = [
-    {'model.depth': depth, 'data.num_images': n, 'seed': seed}
-    for n in (100, 400, 200)
-    for depth in (8, 14, 20)
-    for seed in (0, 1)
-  ]
-  config.train.epochs, config.train.steps = 2.0, 0
-  cells = sweep.make_cells(config, wanted)
-  by_name = {cell.name: cell.config for cell in cells}
-  orders = sweep.orders(cells, 4)
-  assert len(orders) == 4
-  for order in orders:
-    assert collections.Counter(order) == dict.fromkeys(by_name, 1)
-    depths = [by_name[name].model.depth for name in order]
-    # A program is met in one run, for it is compiled once per worker.
-    assert sum(a != b for a, b in itertools.pairwise(depths)) == 2
-    for depth in (8, 14, 20):
-      sizes = [
-        by_name[name].data.num_images
-        for name in order
-        if by_name[name].model.depth == depth
-      ]
-      assert sizes == sorted(sizes, reverse=True)
-  starts = [by_name[order[0]].model.depth for order in orders]
-  assert sorted(starts[:3]) == [8, 14, 20]
-
-
-def test_the_whole_set_counts_as_the_longest(config):
-  config.train.epochs, config.train.steps = 2.0, 0
-  cells = sweep.make_cells(config, [{'data.num_images': n} for n in (10**9, 0, 10)])
-  (order,) = sweep.orders(cells, 1)
-  assert [name.split('-')[1] for name in order] == ['nall', f'n{10**9}', 'n10']
 
 
 def write(workdir, config, wanted):

@@ -7,7 +7,10 @@ import jax.numpy as jnp
 import pytest
 
 from experiments import ledger, worker
+from experiments.orders import Orders
 from scaling import train
+
+ORDERS = Orders([])
 
 
 @pytest.fixture
@@ -17,10 +20,10 @@ def run(config, tmp_path, monkeypatch):
 
   def to_its_end(fail):
     monkeypatch.setattr(train, 'train', lambda *args, **kwargs: fail())
-    ledger.retry(tmp_path)
+    ledger.reopen(tmp_path, ('failed', 'retryable'))
     lease = ledger.claim(tmp_path)
     assert lease is not None
-    assert worker.run_cell(lease, data_dir=None) == 'failed'
+    assert worker.run_cell(tmp_path, lease, ORDERS) == 'failed'
     return ledger.read_status(tmp_path)
 
   return to_its_end
@@ -33,7 +36,7 @@ def too_large():
 
 def test_out_of_memory_says_when_and_what_to_try(run, tmp_path):
   status = run(too_large)
-  assert status.state == 'failed'
+  assert status.state == 'retryable'
   assert status.reason.startswith(
     'out of memory before the first row of metrics; try a train.batch_size below 64, '
     'train.accumulate_steps above 1, or model.dtype=bfloat16 ('
