@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Iterator
 from typing import Any, TypeGuard
 
 
@@ -42,6 +43,9 @@ class Cell:
         return float(value)
     return math.nan
 
+  def _tests(self, step: int) -> bool:
+    return any(key.startswith('test/') for key in self.rows[step])
+
   def final_evaluation(self) -> tuple[dict[str, float], str]:
     """The test metrics after the last step, or {} and the reason there are none."""
     if self.state != 'done':
@@ -49,12 +53,10 @@ class Cell:
     if not self.manifest or not self.config:
       name = 'config.json' if not self.config else 'manifest.json'
       return {}, f'done, but {name} is missing or unreadable'
-    evaluated = [
-      s for s in self.rows if any(k.startswith('test/') for k in self.rows[s])
-    ]
-    if not evaluated:
+    last = next((s for s in sorted(self.rows, reverse=True) if self._tests(s)), None)
+    if last is None:
       return {}, self.reason or 'done, but metrics.jsonl holds no evaluation'
-    last, steps = max(evaluated), self.manifest.get('steps')
+    steps = self.manifest.get('steps')
     if steps is not None and last != steps:
       return {}, f'done, but last evaluated at step {last} of {steps}'
     metrics = {k: v for k, v in self.rows[last].items() if k.startswith('test/')}
@@ -103,11 +105,23 @@ def _read_rows(path: pathlib.Path) -> tuple[dict[int, dict[str, Any]], str]:
   except OSError:
     return {}, ''
   rows: dict[int, dict[str, Any]] = {}
-  for number, line in enumerate(lines, start=1):
+  for number, row in enumerate(_parse(lines), start=1):
     try:
-      row = json.loads(line)
       rows.setdefault(int(row['step']), {}).update(row)
-    except (ValueError, TypeError, KeyError):
+    except (TypeError, KeyError):
       if number < len(lines):
         return rows, f'metrics.jsonl line {number} is not a row with a step'
   return rows, ''
+
+
+def _parse(lines: list[str]) -> Iterator[Any]:
+  """Yields the value of each line, None where there is none; ends after the first such."""
+  try:
+    yield from json.loads(f'[{",".join(lines)}]')  # in one go: several times as fast
+  except ValueError:
+    for line in lines:
+      try:
+        yield json.loads(line)
+      except ValueError:
+        yield None
+        return

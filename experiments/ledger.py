@@ -4,7 +4,8 @@ Every change is a compare-and-swap, so that of two workers that want a cell one 
 wherever they are. A worker holds a cell under a lease that it renews; a lease whose
 process is gone, or that was not renewed in time, is taken over. The file is the only
 truth: nothing else remembers what was run. Since it also counts failures and
-interruptions, who wins a claim has checked the budgets with it.
+interruptions, who wins a claim has checked the budgets with it. A cell is a folder of a
+disk, or a URL of an object store.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ from collections.abc import Container
 from typing import Any
 
 from experiments import store
+from experiments.store import Folder
 from scaling import metrics
 from scaling.errors import UserError
 
@@ -74,20 +76,22 @@ class LeaseLostError(Exception):
   """Another worker has taken the cell over."""
 
 
-def read_status(cell: pathlib.Path) -> Status:
+def read_status(cell: Folder) -> Status:
   """Returns the status of a cell; one without a file is pending."""
+  if isinstance(cell, str):
+    return _read(cell)[0]
   try:
     return _parse((cell / NAME).read_bytes())
   except FileNotFoundError:
     return Status()
 
 
-def is_stale(cell: pathlib.Path, status: Status) -> bool:
+def is_stale(cell: Folder, status: Status) -> bool:
   """Returns whether a running cell's worker is gone."""
   return status.state == 'running' and _is_gone(cell, status, _read(cell)[1])
 
 
-def _is_gone(cell: pathlib.Path, status: Status, generation: bytes) -> bool:
+def _is_gone(cell: Folder, status: Status, generation: bytes) -> bool:
   if status.lease is None:
     return False
   if status.lease['host'] == _host():
@@ -95,7 +99,7 @@ def _is_gone(cell: pathlib.Path, status: Status, generation: bytes) -> bool:
   return store.age(cell, NAME, generation) > STALE_SECONDS
 
 
-def claim(cell: pathlib.Path) -> 'Lease | None':
+def claim(cell: Folder) -> 'Lease | None':
   """Takes a cell that waits or whose worker is gone; None if there is nothing to take.
 
   A cell that was interrupted too often is marked as failed instead.
@@ -122,7 +126,10 @@ def claim(cell: pathlib.Path) -> 'Lease | None':
   return Lease(cell, new, generation) if generation else None
 
 
-def _last_step(cell: pathlib.Path) -> int:
+def _last_step(cell: Folder) -> int:
+  if isinstance(cell, str):
+    rows = (store.read(cell, 'metrics.jsonl')[0] or b'').splitlines()
+    return json.loads(rows[-1])['step'] if rows else -1
   return metrics.last_row(cell / 'metrics.jsonl').get('step', -1)
 
 
@@ -155,7 +162,7 @@ def _fail(status: Status, reason: str | None, final: bool) -> Status:
   )
 
 
-def reopen(cell: pathlib.Path, states: Container[str]) -> bool:
+def reopen(cell: Folder, states: Container[str]) -> bool:
   """Makes a cell of these states wait again, its budgets whole; returns whether it was."""
   status, generation = _read(cell)
   if status.state not in states:
@@ -163,7 +170,7 @@ def reopen(cell: pathlib.Path, states: Container[str]) -> bool:
   return bool(_write(cell, Status(attempts=status.attempts), generation))
 
 
-def cancel(cell: pathlib.Path) -> bool:
+def cancel(cell: Folder) -> bool:
   """Ends a cell for now, whoever works on it; returns whether there was one to end."""
   while True:
     status, generation = _read(cell)
@@ -182,7 +189,7 @@ class Lease:
     cancelled: set when somebody cancelled the cell: it may be saved, and left.
   """
 
-  def __init__(self, cell: pathlib.Path, status: Status, generation: bytes):
+  def __init__(self, cell: Folder, status: Status, generation: bytes):
     self.cell = cell
     self._status, self._generation = status, generation
     self._lock = threading.Lock()
@@ -236,7 +243,7 @@ class Lease:
       generation = _write(self.cell, status, self._generation)
       if not generation:
         self._give_up()
-        raise LeaseLostError(f'{self.cell.name} is held by another worker')
+        raise LeaseLostError(f'{self.cell} is held by another worker')
       self._generation = generation
 
   def _give_up(self) -> None:
@@ -248,12 +255,12 @@ def _parse(value: bytes) -> Status:
   return Status(**json.loads(value))
 
 
-def _read(cell: pathlib.Path) -> tuple[Status, bytes]:
+def _read(cell: Folder) -> tuple[Status, bytes]:
   value, generation = store.read(cell, NAME)
   return Status() if value is None else _parse(value), generation
 
 
-def _write(cell: pathlib.Path, status: Status, generation: bytes) -> bytes:
+def _write(cell: Folder, status: Status, generation: bytes) -> bytes:
   """Replaces the status if it is still of that generation; returns the new one."""
   text = json.dumps(dataclasses.asdict(status), indent=2)
   return store.replace(cell, NAME, text.encode(), generation)

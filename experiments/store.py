@@ -63,7 +63,13 @@ def _first_seen(folder: str, name: str, generation: bytes) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _open(folder: str) -> ts.KvStore:
-  if '://' in folder:
+  if '://' not in folder:
+    path = os.path.abspath(folder) + '/'
+    return ts.KvStore.open({'driver': 'file', 'path': path}).result()
+  kind, _, rest = folder.rstrip('/').partition('://')
+  endpoint = os.environ.get('AWS_ENDPOINT_URL')
+  if kind != 's3' or endpoint is None:
     return ts.KvStore.open(folder.rstrip('/') + '/').result()
-  path = os.path.abspath(folder) + '/'
-  return ts.KvStore.open({'driver': 'file', 'path': path}).result()
+  bucket, _, path = rest.partition('/')
+  spec = {'driver': 's3', 'bucket': bucket, 'path': path + '/', 'endpoint': endpoint}
+  return ts.KvStore.open(spec).result()

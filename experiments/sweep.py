@@ -52,11 +52,11 @@ def make_cells(
     UserError: for a field that the config does not have, or a value it cannot take.
   """
   cells = {}
+  fields = config_lib.flat(config)
   for wanted in sweep:
     overrides = {k: v for k, v in wanted.items() if k not in (pinned or {})}
     # A deep copy keeps the references among its own fields: the subset follows the seed.
     cell_config = copy.deepcopy(config)
-    fields = config_lib.flat(config)
     for name, value in overrides.items():
       if name not in fields:
         raise UserError(

@@ -91,9 +91,9 @@ def main(
 
 def work_alone(cells: list[pathlib.Path], orders: Orders, stop: threading.Event) -> int:
   """Trains cells in their order until all have ended, or `stop` is set."""
-  for lease in claims(cells, stop):
-    if lease is not None:
-      run_cell(lease.cell, lease, orders, stop)
+  for claimed in claims(cells, stop):
+    if claimed is not None:
+      run_cell(*claimed, orders, stop)
   return STOPPED if stop.is_set() else 0
 
 
@@ -103,35 +103,37 @@ def work_together(
   """The same by several processes, all of which call it alike."""
   from scaling import processes
 
-  claimed = claims(cells, stop) if processes.is_first() else None
-  while True:
-    lease, number = None, _WAIT
-    if claimed is not None:
-      try:
-        lease = next(claimed)
-        if lease is not None:
-          number = cells.index(lease.cell)
-      except StopIteration:
+  own = claims(cells, stop) if processes.is_first() else None
+  while not processes.any_true(stop.is_set()):
+    claimed, number = None, _WAIT
+    if own is not None:
+      claimed = next(own, _NONE)
+      if claimed is _NONE:
         number = _END
-    number, stopped = processes.first_says(number, stop.is_set())
-    if number >= 0 and not stopped:
+      elif claimed is not None:
+        number = cells.index(claimed[0])
+    number = processes.first_says(number)
+    if number == _END:
+      return 0
+    if number != _WAIT:
+      lease = claimed[1] if claimed else None
       state = run_cell(cells[number], lease, orders, stop)
-      if state == 'failed':
+      if state in ('failed', 'lost'):
         # The others may wait in a step that this one never makes: all begin anew.
         return HUNG
-    elif stopped or number == _END:
-      if lease is not None:
-        lease.preempted('stopped before it began')
-      return STOPPED if stopped else 0
+  return STOPPED
 
 
-_WAIT, _END = -1, -2
+_WAIT, _END, _NONE = -1, -2, ()
 
 
 def claims(
   cells: list[pathlib.Path], stop: threading.Event
-) -> Iterator[ledger.Lease | None]:
-  """Yields leases until all cells have ended; None after each wait for those of others."""
+) -> Iterator[tuple[pathlib.Path, ledger.Lease] | None]:
+  """Yields cells with a lease on them until all have ended.
+
+  None comes after each wait for cells that others hold.
+  """
   left = list(cells)
   while left and not stop.is_set():
     held = []
@@ -142,7 +144,7 @@ def claims(
         continue
       lease = ledger.claim(cell)
       if lease is not None:
-        yield lease
+        yield cell, lease
       held.append(cell)
     # What others hold is theirs to finish, and ours if they vanish; what failed here
     # may have another try.

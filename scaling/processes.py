@@ -67,11 +67,14 @@ def all_true(answer: bool) -> bool:
   return bool(multihost_utils.process_allgather(np.asarray(answer)).all())
 
 
-def first_says(number: int, stop: bool) -> tuple[int, bool]:
-  """Returns the first process's number, and whether any process asks to stop."""
-  told = multihost_utils.process_allgather(np.array([number, stop], np.int32))
-  told = np.reshape(told, (-1, 2))
-  return int(told[0, 0]), bool(told[:, 1].any())
+def any_true(answer: bool) -> bool:
+  """Returns whether any process says so."""
+  return not all_true(not answer)
+
+
+def first_says(number: int) -> int:
+  """Returns the first process's number."""
+  return int(multihost_utils.broadcast_one_to_all(np.asarray(number, np.int32)))
 
 
 class Votes:

@@ -90,3 +90,18 @@ def make_tiny_config(overrides: Mapping[str, Any] | None = None) -> ConfigDict:
 def tiny_config() -> Callable[..., ConfigDict]:
   """`make_tiny_config`."""
   return make_tiny_config
+
+
+@pytest.fixture(scope='module')
+def quick_compile():
+  """Compiles in half the time, to programs that are slower and no less right."""
+  import jax
+
+  from scaling import step
+
+  for disable in (True, False):
+    # No other test shall meet a program of these.
+    step._compile.cache_clear()
+    jax.config.update('jax_disable_most_optimizations', disable)
+    if disable:
+      yield

@@ -11,10 +11,12 @@ import pytest
 import configs
 from analysis import report
 from configs import base
-from experiments import ledger, sweep, worker
+from experiments import ledger, orders, sweep, worker
 from scaling import config as config_lib
 from scaling import metrics
 from scaling.data import sources
+
+pytestmark = pytest.mark.usefixtures('quick_compile')
 
 FOLDER = pathlib.Path(configs.__file__).parent
 NAMES = sorted(
@@ -116,7 +118,7 @@ def test_every_config_runs_shrunk(name, tmp_path, no_sets):
     folder = sweep.cell_folder(tmp_path, cell.name)
     lease = ledger.claim(folder)
     assert lease is not None
-    state = worker.run_cell(lease, data_dir=None)
+    state = worker.run_cell(folder, lease, orders.Orders([]))
     assert (state, ledger.read_status(folder).reason) == ('done', None)
     assert ledger.read_status(folder).state == 'done'
     last = metrics.read_rows(folder / 'metrics.jsonl')[-1]

@@ -2,9 +2,12 @@
 
 import os
 import pathlib
+import subprocess
+from collections.abc import Callable
 
 import pytest
 from ml_collections import ConfigDict
+from studies import COMMAND, PATIENCE, killed
 
 from configs import base
 from experiments import cli
@@ -61,6 +64,35 @@ def environment(tmp_path_factory) -> dict[str, str]:
   if 'JAX_COMPILATION_CACHE_DIR' not in env:
     env['JAX_COMPILATION_CACHE_DIR'] = str(tmp_path_factory.mktemp('jax_cache'))
   return env
+
+
+@pytest.fixture(scope='session')
+def command(environment) -> Callable[..., subprocess.Popen[str]]:
+  """Returns a function that starts the command `scaling`."""
+
+  def start(*words) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+      [*COMMAND, *map(str, words)],
+      env=environment,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+      start_new_session=True,  # a Ctrl-C in the terminal of the tests is not for it
+    )
+
+  return start
+
+
+@pytest.fixture(scope='session')
+def run(command) -> Callable[..., subprocess.CompletedProcess[str]]:
+  """Returns a function that runs the command to its end."""
+
+  def to_its_end(*words) -> subprocess.CompletedProcess[str]:
+    with killed(command(*words)) as process:
+      out, err = process.communicate(timeout=PATIENCE)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+  return to_its_end
 
 
 @pytest.fixture

@@ -303,6 +303,18 @@ def test_sums_are_those_of_sha256sum(call, folder, tmp_path):
     assert found == hashlib.sha256((made / name).read_bytes()).hexdigest()
 
 
+@pytest.fixture(scope='module')
+def many(folder, tmp_path_factory):
+  """The same images five times over, so that there is time to be interrupted in."""
+  root = tmp_path_factory.mktemp('many')
+  for copy in range(5):
+    for path in folder.rglob('*.png'):
+      to = root / path.relative_to(folder).with_stem(f'{path.stem}-{copy}')
+      to.parent.mkdir(parents=True, exist_ok=True)
+      to.hardlink_to(path)
+  return root
+
+
 @pytest.mark.parametrize(
   ('workers', 'number', 'status'),
   [
@@ -312,9 +324,9 @@ def test_sums_are_those_of_sha256sum(call, folder, tmp_path):
   ],
 )
 def test_killed_and_resumed_the_files_are_equal(
-  call, folder, tmp_path, environment, workers, number, status
+  call, many, tmp_path, environment, workers, number, status
 ):
-  words = [f'--data_dir={folder}', '--shard_mb=1', f'--workers={workers}']
+  words = [f'--data_dir={many}', '--shard_mb=1', f'--workers={workers}']
   prepare(call, tmp_path / 'whole', 'folder', *words)
   out = tmp_path / 'killed'
   command = [
@@ -342,7 +354,7 @@ def test_killed_and_resumed_the_files_are_equal(
       break
   ended, _, err = call('prepare', 'folder', f'--out={out}', '--name=mine', *words)
   assert ended == 0, err
-  assert 'of 6 shards are there' in err
+  assert 'of 27 shards are there' in err
   assert contents(out) == contents(tmp_path / 'whole')
 
 

@@ -1,55 +1,30 @@
 """Whole studies through the real command: undisturbed, killed, stopped, short of disk."""
 
-import contextlib
-import csv
 import json
 import os
 import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import pytest
+from studies import (
+  PATIENCE,
+  alive,
+  assert_same_checkpoints,
+  children,
+  killed,
+  metrics,
+  num_done,
+  num_rows,
+  results,
+  statuses,
+  wait_for,
+)
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 1200.0  # seconds: a machine may be busy, and what hangs must end some time
-
-TIMES = ('train_seconds', 'images_per_second', 'input_wait_share')
-COMMAND = [str(pathlib.Path(sys.executable).with_name('scaling'))]
-
-
-@pytest.fixture(scope='module')
-def command(environment) -> Callable[..., subprocess.Popen[str]]:
-  """Returns a function that starts the command `scaling`."""
-
-  def start(*words) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-      [*COMMAND, *map(str, words)],
-      env=environment,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      start_new_session=True,  # a Ctrl-C in the terminal of the tests is not for it
-    )
-
-  return start
-
-
-@pytest.fixture(scope='module')
-def run(command) -> Callable[..., subprocess.CompletedProcess[str]]:
-  """Returns a function that runs the command to its end."""
-
-  def to_its_end(*words) -> subprocess.CompletedProcess[str]:
-    with killed(command(*words)) as process:
-      out, err = process.communicate(timeout=PATIENCE)
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-  return to_its_end
 
 
 @pytest.fixture(scope='module')
@@ -59,117 +34,6 @@ def reference(run, tiny_file, tmp_path_factory) -> pathlib.Path:
   done = run('study', f'--config={tiny_file}', f'--workdir={workdir}', '--workers=2')
   assert done.returncode == 0, done.stderr
   return workdir
-
-
-def results(workdir: pathlib.Path, seed: int | None = None) -> list[dict[str, str]]:
-  """Returns results.csv without what may differ between runs: the times."""
-  with (workdir / 'report' / 'results.csv').open() as file:
-    rows = list(csv.DictReader(file))
-  return [
-    {name: value for name, value in row.items() if name not in TIMES}
-    for row in rows
-    if seed is None or row['seed'] == str(seed)
-  ]
-
-
-def metrics(workdir: pathlib.Path, seed: int = 0) -> dict[str, list[dict]]:
-  """Returns the rows of each cell of a seed, without the times."""
-  return {
-    path.parent.name: [
-      {k: v for k, v in json.loads(line).items() if not k.startswith('time/')}
-      for line in path.read_text().splitlines()
-    ]
-    for path in sorted(workdir.glob(f'cells/*seed{seed}*/metrics.jsonl'))
-  }
-
-
-def statuses(workdir: pathlib.Path) -> list[dict]:
-  """Returns the status of each cell that has one."""
-  found = []
-  for path in sorted(workdir.glob('cells/*/status.json')):
-    with contextlib.suppress(FileNotFoundError):
-      found.append(json.loads(path.read_text()))
-  return found
-
-
-def children(pid: int) -> list[int]:
-  """Returns the processes whose parent is `pid`, in whatever session."""
-  found = []
-  for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
-    with contextlib.suppress(OSError):
-      fields = stat.read_text().rsplit(')', 1)[1].split()
-      if int(fields[1]) == pid:
-        found.append(int(stat.parent.name))
-  return found
-
-
-def alive(pid: int) -> bool:
-  """Returns whether a process runs; one that ended and waits for its parent does not."""
-  try:
-    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
-  except OSError:
-    return False
-  return stat.rsplit(')', 1)[1].split()[0] != 'Z'
-
-
-def wait_for(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-  end = time.monotonic() + seconds
-  while not condition():
-    assert time.monotonic() < end, 'it did not happen in time'
-    time.sleep(0.02)
-
-
-def num_rows(workdir: pathlib.Path) -> int:
-  """Returns how many rows all cells have written."""
-  paths = workdir.glob('cells/*/metrics.jsonl')
-  return sum(len(path.read_text().splitlines()) for path in paths)
-
-
-def num_done(workdir: pathlib.Path) -> int:
-  return sum(status['state'] == 'done' for status in statuses(workdir))
-
-
-@contextlib.contextmanager
-def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-  """Kills a process and its children at the end of the block, at once."""
-  with process:
-    try:
-      yield process
-    finally:
-      tree = [process.pid, *children(process.pid)]
-      if process.poll() is None:
-        for pid in tree:
-          with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-      if process.stdout is not None and not process.stdout.closed:
-        process.communicate()
-
-
-def checkpoint(cell: pathlib.Path) -> tuple[int, list[tuple[str, np.ndarray]]]:
-  """Returns the step of the last checkpoint and the leaves of its state."""
-  import jax
-  from orbax.checkpoint import v1 as ocp
-
-  with ocp.training.Checkpointer((cell / 'checkpoints').absolute()) as checkpoints:
-    assert checkpoints.latest is not None
-    step = checkpoints.latest.step
-    abstract = checkpoints.checkpointables_metadata(step).metadata['state']
-    state = checkpoints.load_checkpointables(step, {'state': abstract})['state']
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  return step, [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
-
-
-def assert_same_checkpoints(one: pathlib.Path, other: pathlib.Path) -> None:
-  names = sorted(path.name for path in (one / 'cells').iterdir())
-  assert names == sorted(path.name for path in (other / 'cells').iterdir())
-  for name in names:
-    step, leaves = checkpoint(one / 'cells' / name)
-    other_step, other_leaves = checkpoint(other / 'cells' / name)
-    assert step == other_step == 20
-    assert [path for path, _ in leaves] == [path for path, _ in other_leaves]
-    assert len(leaves) > 20
-    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
-      np.testing.assert_array_equal(leaf, other_leaf, err_msg=f'{name} {path}')
 
 
 def test_study_trains_and_reports_and_then_has_nothing_to_do(reference, run, tiny_file):

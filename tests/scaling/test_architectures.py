@@ -13,6 +13,8 @@ from scaling import architectures, cost, models, optim, step
 from scaling import config as config_lib
 from scaling.errors import UserError
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 
 def make(name, depth, width, size=224, **fields):
   config = base.get_config()

@@ -10,6 +10,8 @@ from scaling import models, optim, sharding, step
 from scaling.errors import UserError
 from scaling.models.layers import BatchNorm
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 SHAPE = (12, 5, 3, 7)
 
 

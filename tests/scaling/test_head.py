@@ -8,6 +8,8 @@ import pytest
 from configs import base
 from scaling import models, optim, step
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 CLASSES, LABELS, BATCH = 7, 3, 16
 # Compiles in a fraction of the time of a ResNet.
 VIT = dict(name='vit', depth=1, width=16, heads=2, patch_size=4)

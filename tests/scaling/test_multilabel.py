@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from scaling import multilabel
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 CLASSES = 12
 MAX_LABELS = 4
 

@@ -14,6 +14,8 @@ from scaling import models, sharding
 from scaling.models import cpu_ops, native_ops
 from scaling.models.layers import choose_ops
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 # Rounding of sums taken in another order: float64 keeps 53 bits, float32 24. In bfloat16
 # results are rounded to 8 bits, half a unit being 2^-9; a sum that falls on another side
 # is off by one unit, 2^-8, and the clipped gradients by a few of them.

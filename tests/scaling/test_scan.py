@@ -13,6 +13,8 @@ from scaling import models, optim
 from scaling.errors import UserError
 from scaling.models import resnet
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 NETWORKS = [
   ('small', 8, 8),  # one block a stage: nothing to stack
   ('small', 20, 12),

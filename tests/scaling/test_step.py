@@ -12,6 +12,8 @@ from scaling.data import augment, pipeline, sources
 from scaling.errors import UserError
 from scaling.evals import classify
 
+pytestmark = pytest.mark.usefixtures('quick_compile')
+
 # Compiles in a fraction of the time of a ResNet.
 VIT = {
   'model.name': 'vit',
