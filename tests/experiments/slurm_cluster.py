@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 NODES = ('n1', 'n2')
-TOOLS = ('slurmctld', 'slurmd', 'slurmstepd', 'sbatch', 'munged')
+TOOLS = ('slurmctld', 'slurmd', 'sbatch', 'munged')
 PACKAGES = 'apt-get install --no-install-recommends slurmctld slurmd slurm-client munge'
 PATIENCE = 600.0  # seconds: a machine may be busy, and what hangs must end some time
 # Debian keeps daemons out of the way of who is not root.
-PATH = os.pathsep.join((os.environ.get('PATH', ''), '/usr/sbin', '/sbin'))
+PATH = f'{os.environ.get("PATH", "")}:/usr/sbin:/sbin'
 
 # `low` is preempted by `high`, with five seconds to save in; `abrupt` is not given them.
 CONFIG = """
@@ -69,8 +69,6 @@ NODE = 'NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=
 def missing() -> str:
   """Returns what this machine lacks for a cluster, or ''."""
   absent = [tool for tool in TOOLS if not shutil.which(tool, path=PATH)]
-  if pathlib.Path('/usr/sbin/slurmstepd').exists() and 'slurmstepd' in absent:
-    absent.remove('slurmstepd')
   if absent:
     return f'{", ".join(absent)} missing; {PACKAGES}'
   return '' if os.geteuid() == 0 else 'daemons of Slurm on one machine need root'
@@ -87,7 +85,7 @@ class Cluster:
     self.folder = folder
     self.environment = {
       **environment,
-      'PATH': os.pathsep.join((str(folder / 'bin'), PATH)),
+      'PATH': f'{folder}/bin:{environment.get("PATH", "")}',
       'SLURM_CONF': str(folder / 'slurm.conf'),
     }
     self._daemons: dict[str, subprocess.Popen] = {}
