@@ -216,6 +216,10 @@ class Lease:
     """Publishes an error; `final` when another try would end alike."""
     self._end(_fail(self._status, reason, final))
 
+  def vanished(self) -> None:
+    """Publishes that another process of this worker is gone, as if all of it were."""
+    self._end(_vanish(self._status, _last_step(self.cell)))
+
   def _end(self, status: Status) -> None:
     self._ended.set()
     self._thread.join()

@@ -223,7 +223,10 @@ def run_cell(
       state, reason = 'failed', describe(error, cell)
       if lease:
         with contextlib.suppress(ledger.LeaseLostError):
-          lease.failed(reason, final=isinstance(error, DivergedError))
+          if processes.lost_peer(error):  # which is no fault of the cell
+            lease.vanished()
+          else:
+            lease.failed(reason, final=isinstance(error, DivergedError))
     LOG.info('%s%s', state, f': {reason}' if reason else '')
   return state
 

@@ -44,6 +44,14 @@ def disconnect() -> None:
   jax.distributed.shutdown()
 
 
+def lost_peer(error: Exception) -> bool:
+  """Returns whether an error says that another process of this run is gone.
+
+  Seen on CPUs, where Gloo carries the sums. On other devices the process is aborted.
+  """
+  return 'Gloo' in str(error) and 'peer' in str(error)
+
+
 def index() -> int:
   """Returns the number of this process."""
   return jax.process_index()

@@ -59,3 +59,22 @@ def test_other_trouble_is_named_as_it_is(run):
     raise ValueError('RESOURCES\nof another kind')
 
   assert run(fail).reason == 'ValueError: RESOURCES'
+
+
+def test_the_death_of_a_peer_is_no_failure_until_it_is_always_over_the_same_cell(
+  run, tmp_path
+):
+  def fail():
+    raise ValueError(
+      'UNKNOWN: Gloo AllGather failed: Read error [127.0.0.1]:1: Connection reset by peer'
+    )
+
+  status = run(fail)
+  assert (status.state, status.failures, status.preemptions) == ('preempted', 0, 1)
+  for _ in range(ledger.MAX_VANISHED - 1):
+    lease = ledger.claim(tmp_path)
+    assert lease is not None
+    worker.run_cell(tmp_path, lease, ORDERS)
+  status = ledger.read_status(tmp_path)
+  assert (status.state, status.failures) == ('failed', 0)
+  assert 'workers vanished over it before its first row' in str(status.reason)
