@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from experiments import worker
@@ -44,8 +44,11 @@ def render(launch: Launch) -> str:
   return _yaml(launch, 0)
 
 
-def submit(launch: Launch) -> list[tuple[str, int]]:
-  """Submits a managed job for each worker; returns its name with the one worker.
+def submit(launch: Launch) -> Iterator[tuple[str, int]]:
+  """Submits a managed job for each worker.
+
+  Yields:
+    The name of each, with its one worker, as soon as it is there: a later one may fail.
 
   Raises:
     UserError: without SkyPilot, or quoting why it refuses.
@@ -55,7 +58,6 @@ def submit(launch: Launch) -> list[tuple[str, int]]:
       '--on=skypilot needs the command sky; run `pip install skypilot` with the extra of '
       'your cloud, in an environment of its own, and have its `sky` on PATH'
     )
-  found = []
   for slot in range(launch.num_workers):
     name = _name(launch, slot)
     with tempfile.NamedTemporaryFile('w', suffix='.yaml') as file:
@@ -68,8 +70,7 @@ def submit(launch: Launch) -> list[tuple[str, int]]:
     if done.returncode:
       told = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
       raise UserError(f'SkyPilot took no job {name}: {" ".join(told[-3:])}')
-    found.append((name, 1))
-  return found
+    yield name, 1
 
 
 def states(job: str) -> str:

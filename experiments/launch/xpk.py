@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 
 from experiments import worker
 from experiments.launch.jobs import Launch
@@ -81,8 +82,11 @@ def commands(launch: Launch) -> list[list[str]]:
   ]
 
 
-def submit(launch: Launch) -> list[tuple[str, int]]:
-  """Creates the workloads, and returns the name of each with its one worker.
+def submit(launch: Launch) -> Iterator[tuple[str, int]]:
+  """Creates a workload for each worker.
+
+  Yields:
+    The name of each, with its one worker, as soon as it is there: a later one may fail.
 
   Raises:
     UserError: without xpk, or quoting why it refuses.
@@ -105,7 +109,7 @@ def submit(launch: Launch) -> list[tuple[str, int]]:
         f'is ended by `xpk workload delete --workload={name} --cluster='
         f'{_option(launch, "cluster")}`)'
       )
-  return [(name, 1) for name in _names(launch)]
+    yield name, 1
 
 
 def states(job: str) -> str:

@@ -107,7 +107,7 @@ def test_without_skypilot_the_way_out_is_named(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   skypilot._queue.cache_clear()
   with pytest.raises(UserError, match='pip install skypilot'):
-    skypilot.submit(make_launch(tmp_path))
+    list(skypilot.submit(make_launch(tmp_path)))
   assert skypilot.states('job') == ''
   skypilot.cancel('job')
 
@@ -145,7 +145,7 @@ def told(fake: pathlib.Path) -> list[list[str]]:
 
 def test_jobs_are_submitted_one_by_one(fake, tmp_path):
   names = ['digits-by-depth-012345-0', 'digits-by-depth-012345-1']
-  assert skypilot.submit(make_launch(tmp_path)) == [(name, 1) for name in names]
+  assert list(skypilot.submit(make_launch(tmp_path))) == [(name, 1) for name in names]
   for slot, (name, words) in enumerate(zip(names, told(fake), strict=True)):
     assert words[:-1] == ['jobs', 'launch', '--yes', '--detach-run', '--name', name]
     assert not pathlib.Path(words[-1]).exists()
@@ -153,7 +153,7 @@ def test_jobs_are_submitted_one_by_one(fake, tmp_path):
     assert task['name'] == name
     assert f'--slot={slot}' in task['run']
   with pytest.raises(UserError, match='no job digits-by-depth-012345-2: no such cloud'):
-    skypilot.submit(make_launch(tmp_path, num_workers=3))
+    list(skypilot.submit(make_launch(tmp_path, num_workers=3)))
 
 
 def test_states_and_cancelling(fake):

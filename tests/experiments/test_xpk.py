@@ -126,10 +126,12 @@ def fake_xpk(tmp_path, monkeypatch) -> pathlib.Path:
 
 def test_workloads_are_submitted_one_by_one(tmp_path, fake_xpk):
   launch = make_launch(tmp_path, num_workers=1)
-  assert xpk.submit(launch) == [('digits-by-depth-012345-0', 1)]
+  assert list(xpk.submit(launch)) == [('digits-by-depth-012345-0', 1)]
   assert fake_xpk.read_text() == f'{xpk.commands(launch)[0][1:]!r}\n'
+  jobs = xpk.submit(make_launch(tmp_path))
+  assert next(jobs) == ('digits-by-depth-012345-0', 1)  # to be recorded in any case
   with pytest.raises(UserError, match='it already exists') as error:
-    xpk.submit(make_launch(tmp_path))
+    next(jobs)
   assert '`xpk workload delete --workload=digits-by-depth-012345-1 --cluster=tpus`' in (
     str(error.value)
   )
@@ -138,7 +140,7 @@ def test_workloads_are_submitted_one_by_one(tmp_path, fake_xpk):
 def test_without_xpk_the_way_out_is_named(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(UserError, match='pip install xpk'):
-    xpk.submit(make_launch(tmp_path))
+    list(xpk.submit(make_launch(tmp_path)))
 
 
 @pytest.fixture
@@ -181,7 +183,7 @@ def test_xpk_makes_the_jobset_that_is_meant(
 ):
   options = CLUSTER | {'tpu-type': tpu_type}
   launch = make_launch(tmp_path / 'a b', num_workers=1, options=options)
-  assert xpk.submit(launch) == [('digits-by-depth-012345-0', 1)]
+  assert list(xpk.submit(launch)) == [('digits-by-depth-012345-0', 1)]
   (path,) = manifests.glob('*.yaml')
   jobset = yaml.safe_load(path.read_text())
   assert jobset['kind'] == 'JobSet'
