@@ -56,6 +56,7 @@ setup(
     # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
     'bench': ['grain>=0.2.12', 'torch>=2.4'],  # peers of experiments.benchmarks
     'gcs': ['gcsfs>=2024.6'],  # gs://
+    'ray': ['ray>=2.60'],  # sweeps on a cluster of Ray
     's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
     'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],

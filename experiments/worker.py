@@ -107,10 +107,11 @@ def work_together(
   while not processes.any_true(stop.is_set()):
     claimed, number = None, _WAIT
     if own is not None:
-      claimed = next(own, _NONE)
-      if claimed is _NONE:
+      try:
+        claimed = next(own)
+      except StopIteration:
         number = _END
-      elif claimed is not None:
+      if claimed is not None:
         number = cells.index(claimed[0])
     number = processes.first_says(number)
     if number == _END:
@@ -124,7 +125,7 @@ def work_together(
   return STOPPED
 
 
-_WAIT, _END, _NONE = -1, -2, ()
+_WAIT, _END = -1, -2
 
 
 def claims(

@@ -27,6 +27,7 @@ HOMES = {
   'orbax': 'scaling/checkpoint.py',
   # The benchmark hands analysis a table and measures it against scipy's own fitter.
   'pandas': ('analysis/', 'experiments/benchmarks/fit_curves.py'),
+  'ray': 'experiments/launch/ray.py',
   'rich': 'experiments/progress.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
   'sklearn': 'scaling/data/digits.py',

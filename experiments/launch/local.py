@@ -6,10 +6,10 @@ import pathlib
 import signal
 import socket
 import subprocess
-import threading
 from collections.abc import Callable, Sequence
 
 from experiments import worker
+from experiments.launch import cores, stopping
 from experiments.launch.jobs import Launch
 
 # glibc's own settings: keep freed memory, where by default each training step hands its
@@ -28,7 +28,7 @@ def default_workers(num_cells: int, num_processes: int = 1) -> int:
   accelerators = ('nvidia[0-9]*', 'accel[0-9]*', 'vfio/[0-9]*')
   if any(any(pathlib.Path('/dev').glob(name)) for name in accelerators):
     return 1
-  return max(1, min(num_cells, len(_cores()) // num_processes))
+  return max(1, min(num_cells, len(cores.here()) // num_processes))
 
 
 @dataclasses.dataclass
@@ -67,18 +67,13 @@ def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
     Whether it came to its end; False after Ctrl-C or SIGTERM, which let each worker
     save its cell first.
   """
-  cores = _cores()
+  usable = cores.here()
   # Sums over other numbers of threads can differ in the last bit, so a process's share
   # follows from the command alone and not from how many cells are left.
   num_processes = launch.num_processes
-  share = len(cores) // (num_slots * num_processes)
+  share = len(usable) // (num_slots * num_processes)
   logs = launch.workdir / 'logs'
   logs.mkdir(exist_ok=True)
-  stop = threading.Event()
-  handlers = {
-    number: signal.signal(number, lambda *_: stop.set())
-    for number in (signal.SIGINT, signal.SIGTERM)
-  }
   workers = []
 
   def start(slot: int) -> _Worker:
@@ -89,32 +84,31 @@ def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
       words = []
       if share:
         at = (slot * num_processes + i) * share
-        words.append(f'--cores={",".join(map(str, cores[at : at + share]))}')
+        words.append(f'--cores={",".join(map(str, usable[at : at + share]))}')
       if num_processes > 1:
         words += [f'--coordinator={coordinator}', f'--num_processes={num_processes}']
         words.append(f'--process={i}')
       processes.append(_start([*own, *words], logs / _log(slot, i)))
     return _Worker(processes)
 
-  try:
-    workers = [start(slot) for slot in range(launch.num_workers)]
-    restarts = 0
-    while watch() and not stop.wait(POLL_SECONDS):
-      for slot, found in enumerate(workers):
-        if found.status() in (None, 0, worker.STORAGE) or restarts >= MAX_RESTARTS:
-          continue
-        restarts += 1
-        found.signal(signal.SIGKILL)  # the rest would wait for the one that died
-        found.wait()
-        workers[slot] = start(slot)
-      if all(found.status() is not None for found in workers):
-        watch()
-        break
-    return not stop.is_set()
-  finally:
-    _end(workers)
-    for number, handler in handlers.items():
-      signal.signal(number, handler)
+  with stopping.asked() as stop:
+    try:
+      workers = [start(slot) for slot in range(launch.num_workers)]
+      restarts = 0
+      while watch() and not stop.wait(POLL_SECONDS):
+        for slot, found in enumerate(workers):
+          if found.status() in (None, 0, worker.STORAGE) or restarts >= MAX_RESTARTS:
+            continue
+          restarts += 1
+          found.signal(signal.SIGKILL)  # the rest would wait for the one that died
+          found.wait()
+          workers[slot] = start(slot)
+        if all(found.status() is not None for found in workers):
+          watch()
+          break
+      return not stop.is_set()
+    finally:
+      _end(workers)
 
 
 def _log(slot: int, process: int) -> str:
@@ -149,9 +143,3 @@ def _end(workers: Sequence[_Worker]) -> None:
     except subprocess.TimeoutExpired:
       found.signal(signal.SIGKILL)
       found.wait()
-
-
-def _cores() -> list[int]:
-  if hasattr(os, 'sched_getaffinity'):
-    return sorted(os.sched_getaffinity(0))
-  return list(range(os.cpu_count() or 1))

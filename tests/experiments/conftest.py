@@ -66,7 +66,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
   return env
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def command(environment) -> Callable[..., subprocess.Popen[str]]:
   """Returns a function that starts the command `scaling`."""
 
@@ -83,7 +83,7 @@ def command(environment) -> Callable[..., subprocess.Popen[str]]:
   return start
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def run(command) -> Callable[..., subprocess.CompletedProcess[str]]:
   """Returns a function that runs the command to its end."""
 

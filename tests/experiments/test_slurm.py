@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from slurm_cluster import Cluster, cluster, missing, wait_for
-from test_study import COMMAND, PATIENCE, metrics, num_done, num_rows, results, statuses
+from studies import COMMAND, PATIENCE, metrics, num_done, num_rows, results, statuses
 
 from experiments.launch import slurm
 from experiments.launch.jobs import Launch
