@@ -148,6 +148,8 @@ def run_doctor(args: Args) -> int:
 
   if args.perf and args.config_file is None:
     raise UserError(f'--perf needs --config; for example: {VERBS["doctor"].example}')
+  if args.workdir:
+    return _check_study(pathlib.Path(args.workdir))
   if not args.perf:
     print(perf.machine())
     print('\n'.join(f'{name:<20} {v}' for name, v in manifest.versions().items()))
@@ -166,6 +168,15 @@ def run_doctor(args: Args) -> int:
   print('\nWhere the time of the whole run goes:\n')
   print('\n'.join(doctor.advice(found)))
   return OK
+
+
+def _check_study(workdir: pathlib.Path) -> int:
+  from experiments import checkup
+
+  study = sweep.read_study(workdir)
+  found = checkup.check(workdir, study)
+  print('\n'.join(found) or f'{len(study["cells"])} cells, nothing wrong with them')
+  return FAILED if found else OK
 
 
 def run_plan(args: Args) -> int:
@@ -324,11 +335,12 @@ VERBS = {
     ('config',),
   ),
   'doctor': Verb(
-    'says what this machine is, and what limits training on it',
-    'With --perf it trains a few steps of the config, writes nothing, and says where '
+    'says what this machine is, and what limits training on it, or what ails a study',
+    'With --workdir it looks through the files of a study: workers that are gone, torn '
+    'files, mixed versions of code and packages, a disk that will be full. With --perf it trains a few steps of the config, writes nothing, and says where '
     'the time goes: input, compute, compilation or the allocator, and what to try.',
     'scaling doctor --perf --config=configs/digits.py',
-    ('config', 'data_dir', 'perf'),
+    ('config', 'data_dir', 'perf', 'workdir'),
     run_doctor,
   ),
   'fit': Verb(

@@ -1,0 +1,91 @@
+import json
+import os
+
+import pytest
+
+from experiments import checkup, ledger, sweep
+
+
+@pytest.fixture
+def study(tmp_path, config):
+  """A study of three cells that are done, and one that waits."""
+  wanted = [{'data.num_images': n} for n in (10, 20, 30, 40)]
+  cells = sweep.make_cells(config, wanted)
+  sweep.write_study(tmp_path, config, 'x.py', cells)
+  manifest = {'git_commit': 'abc', 'num_devices': 1, 'versions': {'jax': '0.10.2'}}
+  for cell in cells[:3]:
+    folder = sweep.cell_folder(tmp_path, cell.name)
+    (folder / 'manifest.json').write_text(json.dumps(manifest))
+    (folder / 'metrics.jsonl').write_text('{"step": 0}\n{"step": 4}\n')
+    (folder / 'status.json').write_text(json.dumps({'state': 'done', 'attempts': 1}))
+  return tmp_path
+
+
+@pytest.fixture
+def cell(study):
+  """The folder of the first cell."""
+  return sweep.cell_folder(study, sweep.read_study(study)['cells'][0]['name'])
+
+
+def told(study):
+  return checkup.check(study, sweep.read_study(study))
+
+
+def test_nothing_is_wrong(study, call):
+  assert told(study) == []
+  assert call('doctor', f'--workdir={study}') == (
+    0,
+    '4 cells, nothing wrong with them\n',
+    '',
+  )
+
+
+@pytest.mark.parametrize('name', ['config.json', 'manifest.json', 'status.json'])
+def test_a_torn_file(study, cell, call, name):
+  (cell / name).write_text('{"a": ')
+  (line,) = told(study)
+  assert line.startswith(f'{cell.name}: {name} cannot be read')
+  assert 'delete' in line
+  status, out, _ = call('doctor', f'--workdir={study}')
+  assert (status, out) == (1, line + '\n')
+
+
+def test_damaged_metrics(study, cell):
+  (cell / 'metrics.jsonl').write_text('{"step": 0}\n{"st\n{"step": 4}\n')
+  (line,) = told(study)
+  assert f'{cell.name}: line 2 of metrics.jsonl is damaged' in line
+  (cell / 'metrics.jsonl').write_text('{"step": 0}\n{"st')
+  (line,) = told(study)
+  assert 'done, but the last line' in line
+  (cell / 'status.json').write_text(json.dumps({'state': 'preempted', 'attempts': 1}))
+  assert told(study) == []  # so does a kill leave it, and resuming cuts it
+
+
+def test_a_worker_that_is_gone_and_what_it_left(study, cell):
+  lease = {'host': ledger._host(), 'pid': 2**22 + 1, 'start': '1'}
+  running = {'state': 'running', 'attempts': 1, 'lease': lease}
+  (cell / 'status.json').write_text(json.dumps(running))
+  (cell / f'.config.json.{os.getpid()}').write_text('{')
+  gone, left = told(study)
+  assert f'{cell.name}: its worker is gone (process {2**22 + 1} on' in gone
+  assert f'.config.json.{os.getpid()} left by a writer' in left
+
+
+def test_mixed_versions(study, cell):
+  manifest = {'git_commit': 'abd', 'num_devices': 1, 'versions': {'jax': '0.11.0'}}
+  (cell / 'manifest.json').write_text(json.dumps(manifest))
+  commit, jax = told(study)
+  assert (
+    commit == 'cells differ in git_commit: abc in 2, abd in 1; their results may too'
+  )
+  assert 'cells differ in jax: 0.10.2 in 2, 0.11.0 in 1' in jax
+
+
+def test_a_disk_that_will_be_full(study, cell, monkeypatch):
+  (cell / 'checkpoints').mkdir()
+  (cell / 'checkpoints' / 'state').write_bytes(bytes(2_000_000))
+  usage = checkup.shutil.disk_usage(study)
+  few = type(usage)(usage.total, usage.used, 1_000_000)
+  monkeypatch.setattr(checkup.shutil, 'disk_usage', lambda _: few)
+  (line,) = told(study)
+  assert 'the 1 cells that are left may take 0.00 GB each' in line
