@@ -116,7 +116,7 @@ def _space(
   free = shutil.disk_usage(workdir).free
   if num_left and largest * num_left > free:
     yield (
-      f'{workdir} has {free / 1e9:.2f} GB free; the {num_left} cells that are left may '
+      f'{workdir} has {free / 1e9:.2f} GB free; {num_left} cells that are left may '
       f'take {largest / 1e9:.2f} GB each for their checkpoints'
     )
 

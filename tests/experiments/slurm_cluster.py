@@ -15,7 +15,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 NODES = ('n1', 'n2')
 TOOLS = ('slurmctld', 'slurmd', 'sbatch', 'munged')
@@ -219,7 +219,7 @@ class Cluster:
           found.append(int(path.parent.name))
     # A slurmstepd writes its title over its own variables.
     watching = {parent for pid in found if _is_step(parent := _parent(pid))}
-    return found + sorted(watching)
+    return [*watching, *found]
 
 
 @contextlib.contextmanager
@@ -254,15 +254,18 @@ def _parent(pid: int) -> int:
 
 def _is_step(pid: int) -> bool:
   try:
-    return os.readlink(f'/proc/{pid}/exe').endswith('/slurmstepd')
+    program = pathlib.Path(os.readlink(f'/proc/{pid}/exe')).name
   except OSError:
     return False
+  return program.startswith('slurmstepd')  # slurmstepd-wlm in Debian
 
 
-def _kill(pids: Iterable[int]) -> None:
-  for pid in pids:
-    with contextlib.suppress(ProcessLookupError):
-      os.kill(pid, signal.SIGKILL)
+def _kill(pids: Sequence[int]) -> None:
+  """Kills processes at once, so that none can tell of another's end."""
+  for number in (signal.SIGSTOP, signal.SIGKILL):
+    for pid in pids:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _free_ports(number: int) -> list[int]:

@@ -88,4 +88,4 @@ def test_a_disk_that_will_be_full(study, cell, monkeypatch):
   few = type(usage)(usage.total, usage.used, 1_000_000)
   monkeypatch.setattr(checkup.shutil, 'disk_usage', lambda _: few)
   (line,) = told(study)
-  assert 'the 1 cells that are left may take 0.00 GB each' in line
+  assert '1 cells that are left may take 0.00 GB each' in line
