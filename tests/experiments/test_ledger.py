@@ -370,6 +370,29 @@ def test_folder_without_permission(locked):
     ledger.check_writable(locked)
 
 
+def test_who_may_only_look_is_told_all_the_same(monkeypatch):
+  with tempfile.TemporaryDirectory() as name:
+    cell = pathlib.Path(name)
+    monkeypatch.setattr(ledger, '_host', lambda: 'elsewhere')
+    lease = ledger.claim(cell)
+    assert lease is not None
+    monkeypatch.setattr(ledger, '_host', lambda: 'here')
+    user = os.geteuid()
+    cell.chmod(0o555)
+    if user == 0:  # who may write anywhere
+      os.seteuid(65534)
+    try:
+      status = ledger.read_status(cell)
+      assert status.state == 'running'
+      assert not ledger.is_stale(cell, status)
+      with pytest.raises(OSError, match='cannot be written'):
+        ledger.cancel(cell)
+    finally:
+      os.seteuid(user)
+      cell.chmod(0o755)
+      let_go(lease)
+
+
 class Workers(RuleBasedStateMachine):
   """Simulated workers on a few cells, beside a model of what the cells should say."""
 
