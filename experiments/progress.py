@@ -4,6 +4,7 @@ import collections
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from rich.console import Console
 from rich.live import Live
@@ -12,6 +13,8 @@ from rich.text import Text
 
 from experiments.duration import duration
 from experiments.status import Progress as Cell
+
+T = TypeVar('T')
 
 WINDOW_SECONDS = 30.0  # over which speed is measured
 SHOWN_SECONDS = 0.1  # between looks at a bar, which may be told of every image
@@ -169,3 +172,18 @@ def watch(look: Callable[[], tuple[str, bool]], every_seconds: float = 2.0) -> N
       time.sleep(every_seconds)
       text, more = look()
       live.update(Text(text))
+
+
+def now_and_then(ask: Callable[[], T], every_seconds: float) -> Callable[[], T]:
+  """Returns a function that asks at most so often, and else says what it was told."""
+  told: list[T] = []
+  asked = 0.0
+
+  def answer() -> T:
+    nonlocal asked
+    if not told or time.monotonic() - asked >= every_seconds:
+      told[:] = [ask()]
+      asked = time.monotonic()
+    return told[0]
+
+  return answer

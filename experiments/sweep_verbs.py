@@ -18,6 +18,7 @@ from scaling.errors import UserError
 # Engines that are handed jobs and left alone; the other two are stayed with.
 SUBMITTED = ('slurm', 'xpk', 'skypilot')
 ENGINES = ('local', 'ray', *SUBMITTED)
+_HINT_SECONDS = 30.0  # between questions to an engine, which has other users
 
 
 def run_study(args: Args) -> int:
@@ -49,6 +50,8 @@ def run_sweep(args: Args) -> int:
   options = _options(args)
   if args.dry_run:
     return _show(args, told, config.name, options)
+  if args.on in SUBMITTED:
+    _refuse_second(args.on, workdir)  # before its cells are waiting again
   ledger.check_writable(workdir)
   sweep.write_study(workdir, config, str(args.config_file), cells)
   names = {cell.name for cell in cells}
@@ -166,13 +169,16 @@ def _show(args: Args, told: orders.Orders, study: str, options: dict[str, str]) 
   return OK
 
 
-def _submit(engine: str, launch: Launch) -> int:
-  alive = [job.job for job in _jobs(launch.workdir, engine) if _alive(engine, job)]
+def _refuse_second(engine: str, workdir: pathlib.Path) -> None:
+  alive = [job.job for job in _jobs(workdir, engine) if _alive(engine, job)]
   if alive:
     raise UserError(
       f'{engine} still has {", ".join(alive)} of this study; `scaling status '
-      f'--workdir={launch.workdir}` shows them, `scaling cancel` ends them'
+      f'--workdir={workdir}` shows them, `scaling cancel` ends them'
     )
+
+
+def _submit(engine: str, launch: Launch) -> int:
   for job, workers in _engine(engine).submit(launch):
     jobs.record(launch, engine, job, workers)
     print(f'{engine}: submitted {job}, {workers} workers')
@@ -198,11 +204,13 @@ def run_status(args: Args) -> int:
     print(json.dumps(told, indent=2))
     return OK
 
+  hints = progress.now_and_then(lambda: _hints(workdir), _HINT_SECONDS)
+
   def look() -> tuple[str, bool]:
     seen[:] = map(status.read_progress, expected, seen)
     lines = [status.table(seen)]
     lines += [f'failed: {line}' for line in status.failures(seen)]
-    lines += [f'{job}: {state}' for job, state in _hints(workdir).items()]
+    lines += [f'{job}: {state}' for job, state in hints().items()]
     lines.append(f'{study["name"]}: {status.summary(seen, args.price_per_hour)}')
     more = args.watch and not all(cell.ended for cell in seen)
     return '\n'.join(lines), more

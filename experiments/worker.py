@@ -84,6 +84,11 @@ def main(
   except OSError as error:
     LOG.error('%s cannot be written: %s', workdir, error)
     status = STORAGE
+  except Exception:
+    if not coordinator:
+      raise
+    LOG.error('%s', traceback.format_exc())  # a peer that is gone, between two cells
+    status = HUNG
   if coordinator and status in (0, STOPPED):
     processes.disconnect()
   return status

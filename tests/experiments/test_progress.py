@@ -99,3 +99,13 @@ def test_work_is_timed_from_the_first_that_is_done(capsys, clock):
     'preparing: 1,000/2,000 images · 50/s · 20 s left',
     'preparing: 2,000/2,000 images · 75/s · 0 s left',
   ]
+
+
+def test_an_answer_is_good_for_a_while(clock):
+  asked = []
+  answer = progress.now_and_then(lambda: asked.append(0) or len(asked), 30.0)
+  assert [answer(), answer()] == [1, 1]
+  clock[0] += 29
+  assert answer() == 1
+  clock[0] += 1
+  assert [answer(), answer()] == [2, 2]
