@@ -170,7 +170,7 @@ def _show(args: Args, told: orders.Orders, study: str, options: dict[str, str]) 
 
 
 def _refuse_second(engine: str, workdir: pathlib.Path) -> None:
-  alive = [job.job for job in _jobs(workdir, engine) if _alive(engine, job)]
+  alive = [job.job for job in jobs.read(workdir, engine) if _alive(engine, job)]
   if alive:
     raise UserError(
       f'{engine} still has {", ".join(alive)} of this study; `scaling status '
@@ -184,10 +184,6 @@ def _submit(engine: str, launch: Launch) -> int:
     print(f'{engine}: submitted {job}, {workers} workers')
   print(f'`scaling status --watch --workdir={launch.workdir}` shows how far it is')
   return OK
-
-
-def _jobs(workdir: pathlib.Path, engine: str) -> list[jobs.Job]:
-  return jobs.read(workdir, engine)
 
 
 def _alive(engine: str, job: jobs.Job) -> bool:
@@ -223,7 +219,7 @@ def _hints(workdir: pathlib.Path) -> dict[str, str]:
   """Returns what engines say of the jobs that they still know."""
   found = {}
   for engine in SUBMITTED:
-    for job in _jobs(workdir, engine):
+    for job in jobs.read(workdir, engine):
       if states := _engine(engine).states(job.job):
         found[f'{engine} {job.job}'] = states
   return found
@@ -262,7 +258,7 @@ def run_cancel(args: Args) -> int:
   print(f'{found} cells cancelled; those that run are saved and left within seconds')
   if not args.cell:
     for engine in SUBMITTED:
-      for job in _jobs(workdir, engine):
+      for job in jobs.read(workdir, engine):
         if _alive(engine, job):
           _engine(engine).cancel(job.job)
           print(f'{engine}: cancelled {job.job}')

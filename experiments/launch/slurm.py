@@ -98,10 +98,8 @@ def render(launch: Launch) -> str:
   }
   words = list(map(shlex.quote, launch.command()))
   words.append('--slot="$SLURM_ARRAY_TASK_ID"')
-  if several:
-    words.append(
-      '--coordinator="$coordinator"'
-    )  # the rest is in SLURM_NTASKS and so on
+  if several:  # how many, and which one it is, JAX reads in SLURM_NTASKS and so on
+    words.append('--coordinator="$coordinator"')
   return _SCRIPT.format(
     header='\n'.join(f'#SBATCH {_line(key, value)}' for key, value in wanted.items()),
     tunables=local.TUNABLES,

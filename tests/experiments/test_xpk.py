@@ -10,9 +10,8 @@ import subprocess
 import sys
 
 import pytest
-import test_study
 import yaml
-from test_study import PATIENCE, killed, num_rows, statuses, wait_for
+from studies import COMMAND, PATIENCE, killed, num_rows, statuses, wait_for
 
 from experiments.launch import xpk
 from experiments.launch.jobs import Launch
@@ -217,7 +216,7 @@ def test_a_container_saves_and_goes_on(manifests, environment, tiny_file, tmp_pa
   options = [f'--option={key}={value}' for key, value in CLUSTER.items()]
   words = (f'--config={tiny_file}', f'--workdir={workdir}', *words, *options)
   env = environment | {'PATH': os.environ['PATH']}
-  sweep = [*test_study.COMMAND, 'sweep', '--on=xpk', *words]
+  sweep = [*COMMAND, 'sweep', '--on=xpk', *words]
   done = subprocess.run(sweep, env=env, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   (job,) = workdir.glob('launches/xpk-tiny-*.json')
@@ -228,7 +227,7 @@ def test_a_container_saves_and_goes_on(manifests, environment, tiny_file, tmp_pa
   alone = f'--coordinator=127.0.0.1:{free_port()} --num_processes=1 --process=0'
   assert '--coordinator=auto' in script
   script = script.replace('--coordinator=auto', alone)
-  bin_folder = pathlib.Path(test_study.COMMAND[0]).parent
+  bin_folder = pathlib.Path(COMMAND[0]).parent
   env = environment | {'PATH': f'{bin_folder}:{os.environ["PATH"]}'}
 
   def start() -> subprocess.Popen[str]:
