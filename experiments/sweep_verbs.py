@@ -70,14 +70,8 @@ def run_sweep(args: Args) -> int:
       return FAILED
     print(f'nothing to do: all {len(cells)} cells of {args.workdir} are done')
     return OK
-  launch = Launch(
-    workdir,
-    config.name,
-    orders.write(workdir, told),
-    _num_workers(args, len(left)),
-    args.processes,
-    options,
-  )
+  orders.write(workdir, told)
+  launch = _launch(args, told, config.name, len(left), options)
   if args.on in SUBMITTED:
     return _submit(args.on, launch)
 
@@ -118,6 +112,15 @@ def _tell(workdir: pathlib.Path, seen: Sequence[status.Progress]) -> None:
     )
 
 
+def _launch(
+  args: Args, told: orders.Orders, study: str, num_left: int, options: dict[str, str]
+) -> Launch:
+  workers = _num_workers(args, num_left)
+  workdir = pathlib.Path(args.workdir).absolute()
+  name = orders.name_of(told)
+  return Launch(workdir, study, name, workers, args.processes, options)
+
+
 def _num_workers(args: Args, num_left: int) -> int:
   if args.on == 'local':
     most = args.workers or local.default_workers(num_left, args.processes)
@@ -149,16 +152,8 @@ def _engine(name: str) -> Any:
 
 def _show(args: Args, told: orders.Orders, study: str, options: dict[str, str]) -> int:
   """Prints what would be started."""
-  workdir = pathlib.Path(args.workdir).absolute()
   num_cells = sum(map(len, told.groups))
-  launch = Launch(
-    workdir,
-    study,
-    orders.name_of(told),
-    _num_workers(args, num_cells),
-    args.processes,
-    options,
-  )
+  launch = _launch(args, told, study, num_cells, options)
   print(
     f'{num_cells} cells in {len(told.groups)} programs, {launch.num_workers} workers'
   )

@@ -40,8 +40,10 @@ def watchdog(
           faulthandler.dump_traceback_later(_LAST_SECONDS, exit=True, file=file)
           faulthandler.dump_traceback(file)
           file.flush()
-          hung()
-          os._exit(HUNG)
+          try:
+            hung()
+          finally:
+            os._exit(HUNG)
         # By a thread of C, for code that never lets Python run again.
         faulthandler.dump_traceback_later(seconds + _LAST_SECONDS, exit=True, file=file)
       faulthandler.cancel_dump_traceback_later()

@@ -7,6 +7,7 @@ import dataclasses
 import datetime
 import json
 import pathlib
+import re
 import sys
 from collections.abc import Mapping
 
@@ -40,6 +41,17 @@ class Launch:
   def verb(self, *words: str) -> list[str]:
     """Returns what follows `scaling` in it."""
     return ['worker', f'--workdir={self.workdir}', f'--orders={self.orders}', *words]
+
+  def name(self, slot: int, longest: int) -> str:
+    """Returns a name for a worker's job, of lower-case letters, digits and dashes.
+
+    Only launches of the same orders share it.
+    """
+    study = re.sub('[^a-z0-9]+', '-', self.study.lower()).strip('-')
+    if not study or not study[0].isalpha():
+      study = f's-{study}'.rstrip('-')
+    tail = f'-{self.orders[:6]}-{slot}'
+    return study[: longest - len(tail)].rstrip('-') + tail
 
 
 @dataclasses.dataclass(frozen=True)

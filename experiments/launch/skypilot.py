@@ -6,7 +6,6 @@ SkyPilot finds machines for a worker, and others when they are taken away.
 import ast
 import functools
 import json
-import re
 import shlex
 import shutil
 import subprocess
@@ -30,6 +29,7 @@ OWN = {
   'num_nodes': 'use --processes',
   'resources': 'give each by itself, such as --option=accelerators=tpu-v6e-8',
 }
+MAX_NAME = 40  # still readable in a table
 PORT = 8476  # where the processes of one worker meet
 FRESH_SECONDS = 30.0  # an answer holds for so long: each takes seconds
 PATIENCE_SECONDS = 60.0
@@ -59,7 +59,7 @@ def submit(launch: Launch) -> Iterator[tuple[str, int]]:
       'your cloud, in an environment of its own, and have its `sky` on PATH'
     )
   for slot in range(launch.num_workers):
-    name = _name(launch, slot)
+    name = launch.name(slot, MAX_NAME)
     with tempfile.NamedTemporaryFile('w', suffix='.yaml') as file:
       file.write(_yaml(launch, slot))
       file.flush()
@@ -122,7 +122,7 @@ def _yaml(launch: Launch, slot: int) -> str:
     if key in launch.options:
       raise UserError(f'--option={key} is not for you to set: {why}')
   options = {key: _value(text) for key, text in launch.options.items()}
-  task: dict[str, Any] = {'name': _name(launch, slot)}
+  task: dict[str, Any] = {'name': launch.name(slot, MAX_NAME)}
   task |= {key: options.pop(key) for key in OF_TASK if key in options}
   if launch.num_processes > 1 and not _on_tpu(options):
     task['num_nodes'] = launch.num_processes  # a TPU says itself how many hosts it has
@@ -160,11 +160,3 @@ def _value(text: str) -> Any:
     except (ValueError, SyntaxError):
       continue
   return text
-
-
-def _name(launch: Launch, slot: int) -> str:
-  """Returns a job's name, which only launches of the same orders share."""
-  study = re.sub('[^a-z0-9]+', '-', launch.study.lower()).strip('-')
-  if not study or not study[0].isalpha():
-    study = f's-{study}'.rstrip('-')
-  return f'{study[:30].rstrip("-")}-{launch.orders[:6]}-{slot}'

@@ -4,7 +4,6 @@ A worker is a slice of TPUs, and has a process on each of its hosts. The JobSet 
 of them again when one ends other than with 0.
 """
 
-import re
 import shlex
 import shutil
 import subprocess
@@ -140,9 +139,4 @@ def _worker(launch: Launch, slot: int) -> str:
 
 
 def _names(launch: Launch) -> list[str]:
-  """Returns the workloads' names, which only launches of the same orders share."""
-  study = re.sub('[^a-z0-9]+', '-', launch.study.lower()).strip('-')
-  if not study or not study[0].isalpha():
-    study = f's-{study}'.rstrip('-')
-  tails = [f'-{launch.orders[:6]}-{slot}' for slot in range(launch.num_workers)]
-  return [study[: MAX_NAME - len(tail)].rstrip('-') + tail for tail in tails]
+  return [launch.name(slot, MAX_NAME) for slot in range(launch.num_workers)]
