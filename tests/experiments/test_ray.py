@@ -44,8 +44,8 @@ def environment(environment) -> Iterator[dict[str, str]]:
 
 # Long enough to be disturbed half-way.
 STUDY = (
-  '--config.train.steps=100',
-  '--config.log.eval_every_steps=50',
+  '--config.train.steps=300',  # long beside the seconds that Ray takes to pass on a stop
+  '--config.log.eval_every_steps=150',
   '--config.seed=0',
 )
 
