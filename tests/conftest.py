@@ -6,6 +6,7 @@ numbers depend on the number of devices.
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,6 +24,11 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '4'
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
 if _CACHE not in os.environ:
   _ours = os.environ[_CACHE] = tempfile.mkdtemp(prefix='scaling-tests-jax-')
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+  # Started by a shell in the background. What the tests start shall heed a Ctrl-C, and
+  # inherits from here.
+  signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes says more about the machine's load than about the code.
 hypothesis.settings.register_profile(

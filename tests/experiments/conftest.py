@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from ml_collections import ConfigDict
-from studies import COMMAND, PATIENCE, heed_ctrl_c, killed
+from studies import COMMAND, PATIENCE, killed
 
 from configs import base
 from experiments import cli
@@ -78,7 +78,6 @@ def command(environment) -> Callable[..., subprocess.Popen[str]]:
       stderr=subprocess.PIPE,
       text=True,
       start_new_session=True,  # a Ctrl-C in the terminal of the tests is not for it
-      preexec_fn=heed_ctrl_c,
     )
 
   return start

@@ -19,11 +19,6 @@ TIMES = ('train_seconds', 'images_per_second', 'input_wait_share')
 COMMAND = [str(pathlib.Path(sys.executable).with_name('scaling'))]
 
 
-def heed_ctrl_c() -> None:
-  """In a child: as from a terminal, whatever started the tests has it ignore."""
-  signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def results(workdir: pathlib.Path, seed: int | None = None) -> list[dict[str, str]]:
   """Returns results.csv without what may differ between runs: the times."""
   with (workdir / 'report' / 'results.csv').open() as file:

@@ -14,7 +14,6 @@ import time
 
 import numpy as np
 import pytest
-from studies import heed_ctrl_c
 
 from configs import base
 from scaling.data import sources
@@ -339,9 +338,7 @@ def test_killed_and_resumed_the_files_are_equal(
   # On a busy machine it may come to its end between the look and the signal.
   while not work.exists() and time.monotonic() < deadline:
     shutil.rmtree(out, ignore_errors=True)
-    process = subprocess.Popen(
-      command, cwd=ROOT, env=environment, preexec_fn=heed_ctrl_c
-    )
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     while not list(work.glob('train-*.json')) and process.poll() is None:
       time.sleep(0.001)
     process.send_signal(number)
