@@ -46,6 +46,7 @@ def run_sweep(args: Args) -> int:
     model_devices=args.model_devices,
     fsdp=args.fsdp,
     stall_seconds=args.stall_seconds,
+    after={c.name: c.config.init.cell for c in cells if c.config.init.cell},
   )
   options = _options(args)
   if args.dry_run:
