@@ -29,6 +29,9 @@ def get_config() -> ml_collections.ConfigDict:
   data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
+  # So many classes in a row count as one, for a smaller label space of the same images;
+  # data.num_classes is how many are left.
+  data.merge_classes = 1
   # CSV file of child,parent class names, in --data_dir or by its whole path: an image
   # then has all classes above its own, within max_labels. Empty: its own alone.
   data.hierarchy = ''
@@ -88,6 +91,7 @@ def get_config() -> ml_collections.ConfigDict:
   transfer.test_split = 'test'
   transfer.label_key = 'label'
   transfer.num_classes = 10
+  transfer.procedural_seed = 1  # source procedural: what its classes look like
   transfer.shots = (1, 5, 10, 25)  # images a class of each few-shot classifier
   transfer.draws = 3  # of these images, to average over
   transfer.probe_images = 10_000  # at most, for the linear classifier on all; 0: none

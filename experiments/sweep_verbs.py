@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments import ledger, orders, progress, status, sweep, verbs
 from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
@@ -35,7 +37,11 @@ def run_study(args: Args) -> int:
 
 
 def run_sweep(args: Args) -> int:
-  config, cells = verbs.load_cells(args)
+  return sweep_cells(args, *verbs.load_cells(args))
+
+
+def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
+  """Trains cells as the command line says, and returns the exit status."""
   workdir = pathlib.Path(args.workdir).absolute()
   if (workdir / 'config.json').exists():
     raise UserError(f'{workdir} holds a single cell; use another --workdir')

@@ -53,6 +53,7 @@ _CHOICES = {
 _POSITIVE = (
   'data.num_classes',
   'data.max_labels',
+  'data.merge_classes',
   'data.image_size',
   'data.channels',
   'model.width',
@@ -116,6 +117,7 @@ _NOT_COMPILED = (
   'data.label_key',
   'data.hierarchy',
   'data.adapt',
+  'data.merge_classes',
   'data.num_images',
   'data.subset',
   'data.subset_seed',
@@ -148,6 +150,7 @@ _NOT_COMPILED = (
   'transfer.test_split',
   'transfer.label_key',
   'transfer.num_classes',
+  'transfer.procedural_seed',
   'transfer.shots',
   'transfer.draws',
   'transfer.probe_images',

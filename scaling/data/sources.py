@@ -23,7 +23,7 @@ from scaling.data import (
   tar,
   tfds,
 )
-from scaling.data.split import Split
+from scaling.data.split import Split, merge_classes
 from scaling.errors import UserError
 
 __all__ = ['Split', 'at_hand', 'load', 'load_as_found']
@@ -57,6 +57,7 @@ _FIELDS = (
   'image_size',
   'channels',
   'adapt',
+  'merge_classes',
   'made_up_train',
   'made_up_test',
   'procedural',
@@ -109,7 +110,11 @@ def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split,
 
 @functools.lru_cache(maxsize=2)
 def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
-  train, test = _SOURCES[data.source].load(data, data_dir)
+  whole = ConfigDict(data.to_dict())
+  whole.num_classes *= data.merge_classes  # those of the set itself
+  train, test = _SOURCES[data.source].load(whole, data_dir)
+  if data.merge_classes > 1:
+    train, test = (merge_classes(each, data.merge_classes) for each in (train, test))
   if data.adapt:
     size, channels = data.image_size, data.channels
     train, test = (adapt.adapt(split, size, channels) for split in (train, test))

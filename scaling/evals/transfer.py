@@ -20,6 +20,14 @@ from scaling.errors import UserError
 from scaling.evals import ridge
 from scaling.evals.features import features
 
+_PLAIN = {
+  'zipf': 0.0,
+  'more_objects': 0.0,
+  'wrong': 0.0,
+  'missing': 0.0,
+  'branching': 0,
+  'ancestors': False,
+}
 _STRENGTHS = np.logspace(-3, 2, 6)  # inverse penalties of the logistic classifier
 _HELD_OUT = 0.2  # of the images, to choose one
 
@@ -30,7 +38,13 @@ def target(config: ConfigDict) -> ConfigDict:
   for name in ('source', 'name', 'train_split', 'test_split', 'label_key'):
     data[name] = config.transfer[name]
   data.num_classes = config.transfer.num_classes
-  data.max_labels, data.hierarchy, data.adapt = 1, '', True
+  data.max_labels, data.hierarchy, data.adapt, data.merge_classes = 1, '', True, 1
+  procedural = data.procedural
+  procedural.seed = config.transfer.procedural_seed
+  # One true label an image, for it is judged by that, and as many images as a set of
+  # files might have.
+  procedural.update(_PLAIN)
+  procedural.num_train = min(procedural.num_train, 100_000)
   return data
 
 
