@@ -45,9 +45,8 @@ def with_arms(
   """
   rows = table[table['metric'] == metric]
   arms = [arm(row) for row in rows.to_dict('records')]
-  return rows.assign(arm=arms)[[each is not None for each in arms]].reset_index(
-    drop=True
-  )
+  keep = np.array([each is not None for each in arms], bool)
+  return rows.assign(arm=arms)[keep].reset_index(drop=True)
 
 
 def together(*tables: pd.DataFrame) -> pd.DataFrame:
