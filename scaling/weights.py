@@ -7,7 +7,7 @@ files a head has the classes alone, not the outputs that fill it up.
 import json
 import pathlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from scaling.errors import UserError
 
 
 def read_weights(
-  path: str | pathlib.Path, config: ConfigDict, head: str = 'file'
+  path: str | pathlib.Path, config: ConfigDict, head: Literal['file', 'new'] = 'file'
 ) -> Any:
   """Returns the variables of a config's network from a public file or one of ours.
 
@@ -49,22 +49,18 @@ def read_weights(
   places = {leaf: naming(leaf, like.ndim) for leaf, like in leaves.items()}
   if head == 'new':
     for leaf in filter(_is_head, leaves):
-      arrays.pop(places.pop(leaf).name, None)
-  _check_same(path, arrays, places, leaves, config.data.num_classes)
+      shape = _in_file(leaf, leaves[leaf].shape, config)
+      arrays[places[leaf].name] = places[leaf].put(_new_head(leaf, shape, config))
+  _check_same(path, arrays, places, leaves, config)
 
   def take(keys: Any, like: jax.ShapeDtypeStruct) -> np.ndarray:
     leaf = _path(keys)
-    place = places.get(leaf)
-    found = None if place is None else place.take(arrays[place.name])
-    if not _is_head(leaf):
-      assert found is not None
+    found = places[leaf].take(arrays[places[leaf].name])
+    if found.shape == like.shape:
       return found
-    filled = np.zeros(like.shape, np.float32)
-    if leaf.endswith('bias'):
-      filled += np.float32(config.model.head_bias)
-    if found is not None:
-      filled[..., : found.shape[-1]] = found
-    return filled
+    whole = _new_head(leaf, like.shape, config)
+    whole[..., : config.data.num_classes] = found
+    return whole
 
   return jax.tree_util.tree_map_with_path(take, tree)
 
@@ -95,10 +91,9 @@ def write_weights(
   arrays = {}
   for leaf, array in _by_path(models.unstack(variables)).items():
     array = np.asarray(array)
-    if _is_head(leaf):
-      array = array[..., : config.data.num_classes]
     place = naming(leaf, array.ndim)
-    arrays[place.name] = place.put(array)
+    shape = _in_file(leaf, array.shape, config)
+    arrays[place.name] = place.put(array[..., : shape[-1]])
   about = {
     'network': f'{config.model.name}{config.model.depth}',
     'names': naming.__name__,
@@ -139,14 +134,13 @@ def _check_same(
   arrays: Mapping[str, np.ndarray],
   places: Mapping[str, weight_names.Place],
   leaves: Mapping[str, Any],
-  num_classes: int,
+  config: ConfigDict,
 ) -> None:
   """Checks that a file has all places of a network and no other, each of its shape."""
   here, called = {}, {}
   for leaf, place in places.items():
-    shape = leaves[leaf].shape
-    shape = (*shape[:-1], num_classes) if _is_head(leaf) else shape
-    here[place.name], called[place.name] = list(place.shape(shape)), leaf
+    shape = place.shape(_in_file(leaf, leaves[leaf].shape, config))
+    here[place.name], called[place.name] = list(shape), leaf
   there = {name: list(array.shape) for name, array in arrays.items()}
 
   def is_head(name: str) -> bool:
@@ -176,6 +170,15 @@ def _by_path(tree: Any) -> dict[str, Any]:
 
 def _path(keys: Any) -> str:
   return jax.tree_util.keystr(keys, simple=True, separator='/')
+
+
+def _in_file(leaf: str, shape: tuple[int, ...], config: ConfigDict) -> tuple[int, ...]:
+  return (*shape[:-1], config.data.num_classes) if _is_head(leaf) else shape
+
+
+def _new_head(leaf: str, shape: tuple[int, ...], config: ConfigDict) -> np.ndarray:
+  value = config.model.head_bias if leaf.endswith('bias') else 0.0
+  return np.full(shape, value, np.float32)
 
 
 def _is_head(leaf: str) -> bool:

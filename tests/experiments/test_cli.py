@@ -370,7 +370,7 @@ def test_export_writes_the_weights_of_one_cell(call, error, tiny_config, tmp_pat
   assert load_file(out)['params/head/bias'].shape == (10,)
   assert call('export', folder, f'--out={tmp_path / "cell.npz"}')[0] == 0
   assert 'no checkpoint 1; use 2' in error(*words, '--step=1')
-  assert "'tiny' may be any of 2" in error('export', 'tiny', *words[2:])
+  assert "'resnet8' may be any of 2" in error('export', 'resnet8', *words[2:])
   line = error('export', 'seed1', *words[2:])
   assert 'has no checkpoint yet; train the cell first' in line
   assert 'must end in .safetensors or .npz' in error(*words[:3], '--out=cell.pt')

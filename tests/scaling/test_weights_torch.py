@@ -13,7 +13,7 @@ nn, functional = torch.nn, torch.nn.functional
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
-STAGES = {14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
+STAGES = {18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
 CLASSES = 7
 
 
