@@ -26,6 +26,7 @@ setup(
     'experiments',
     'experiments.benchmarks',
     'experiments.launch',
+    'experiments.paper',
     'analysis',
   ],
   package_data={'analysis': ['*.html', '*.mplstyle']},

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments import ledger, orders, progress, status, sweep, verbs
 from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
@@ -34,7 +36,11 @@ def run_study(args: Args) -> int:
 
 
 def run_sweep(args: Args) -> int:
-  config, cells = verbs.load_cells(args)
+  return sweep_cells(args, *verbs.load_cells(args))
+
+
+def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
+  """Trains cells as the command line says, and returns the exit status."""
   workdir = pathlib.Path(args.workdir).absolute()
   if (workdir / 'config.json').exists():
     raise UserError(f'{workdir} holds a single cell; use another --workdir')
@@ -45,6 +51,7 @@ def run_sweep(args: Args) -> int:
     model_devices=args.model_devices,
     fsdp=args.fsdp,
     stall_seconds=args.stall_seconds,
+    after={c.name: c.config.init.cell for c in cells if c.config.init.cell},
   )
   options = _options(args)
   if args.dry_run:

@@ -30,7 +30,7 @@ class Verb:
     run: does it and returns the exit status.
     required: those of its flags that have no default.
     words: what it takes besides flags.
-    config: what --config is where it is left out.
+    config: what --config is where it is left out, or a function to it from the words.
   """
 
   summary: str
@@ -40,7 +40,7 @@ class Verb:
   run: Callable[['Args'], int]
   required: tuple[str, ...] = ()
   words: tuple[str, ...] = ()
-  config: str = ''
+  config: str | Callable[[list[str]], str] = ''
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,11 +34,18 @@ class Checkpoints:
     folder: theirs alone.
     keep: how many of the newest stay.
     keep_every_steps: checkpoints of whole multiples stay too; 0: none.
+    keep_steps: and these.
   """
 
-  def __init__(self, folder: pathlib.Path, keep: int, keep_every_steps: int = 0):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    keep: int,
+    keep_every_steps: int = 0,
+    keep_steps: Sequence[int] = (),
+  ):
     self._folder = folder.absolute()
-    self._policy = _Policy(keep, keep_every_steps)
+    self._policy = _Policy(keep, keep_every_steps, keep_steps)
     self._pending: tuple[int, Any] | None = None
     self._failure: UserError | None = None
     self._open()
@@ -232,10 +239,11 @@ def _load(
 
 
 class _Policy:
-  """Which checkpoints stay: the newest, those of whole multiples, and the best."""
+  """Which checkpoints stay: the newest, multiples, those named, and the best."""
 
-  def __init__(self, newest: int, every_steps: int):
+  def __init__(self, newest: int, every_steps: int, named: Sequence[int]):
     self._newest = newest
+    self._named = set(named)
     self._every_steps = every_steps
     self.scores: dict[int, float] = {}
 
@@ -243,7 +251,7 @@ class _Policy:
     """Answers orbax, for each checkpoint."""
     del context
     steps = sorted(checkpoint.step for checkpoint in checkpoints)
-    stay = set(steps[-self._newest :])
+    stay = set(steps[-self._newest :]) | self._named.intersection(steps)
     if self._every_steps:
       stay |= {step for step in steps if step % self._every_steps == 0}
     scored = [step for step in steps if self.scores.get(step, -math.inf) > -math.inf]

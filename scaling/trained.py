@@ -44,5 +44,5 @@ def load(cell: pathlib.Path, step: int = 0) -> tuple[ConfigDict, Any]:
     jax.eval_shape(stored, jax.random.key(0)),
   )
   state = checkpoint.read(cell / 'checkpoints', like, step)
-  variables = state.ema or {'params': state.params, 'batch_stats': state.batch_stats}
+  variables = state.variables
   return config, jax.device_get(variables)

@@ -31,7 +31,7 @@ HOMES = {
   'rich': 'experiments/progress.py',
   'safetensors': 'scaling/weights.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
-  'sklearn': 'scaling/data/digits.py',
+  'sklearn': ('scaling/data/digits.py', 'scaling/evals/transfer.py'),
   'tensorboardX': 'scaling/metrics.py',
   'tensorflow': 'experiments/benchmarks/input_peers.py',
   'tensorflow_datasets': ('scaling/data/', 'experiments/benchmarks/input_'),

@@ -99,4 +99,4 @@ class BiT(nn.Module):
         )(x)
     x = nn.relu(_group_norm(dtype=self.dtype, name='norm')(x))
     x = x.mean((1, 2), dtype=jnp.float32)
-    return head(self.num_classes, self.head_bias, self.dtype)(x)
+    return head(x, self.num_classes, self.head_bias, self.dtype)
