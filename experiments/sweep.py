@@ -177,6 +177,23 @@ def cell_folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
   return workdir / 'cells' / name
 
 
+def find_cell(workdir: pathlib.Path, text: str) -> pathlib.Path:
+  """Returns the folder of the one cell of a study whose name has the text in it.
+
+  Raises:
+    UserError: if there is no such cell, or several.
+  """
+  names = [cell['name'] for cell in read_study(workdir)['cells']]
+  found = [name for name in names if text == name] or [n for n in names if text in n]
+  if len(found) != 1:
+    near = ', '.join(found[:5]) + (', ...' if len(found) > 5 else '')
+    said = (
+      f'may be any of {len(found)}: {near}' if found else 'is no cell of this study'
+    )
+    raise UserError(f'{text!r} {said}.' + config_lib.suggest(text, names))
+  return cell_folder(workdir, found[0])
+
+
 def read_study(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the content of study.json.
 

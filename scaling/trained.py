@@ -30,7 +30,9 @@ def load(cell: pathlib.Path, step: int = 0) -> tuple[ConfigDict, Any]:
   """
   path = cell / 'config.json'
   if not path.is_file():
-    raise UserError(f'{cell} is no cell: it has no config.json')
+    raise UserError(
+      f'{cell} is no cell: it has no config.json; those of a study lie in its cells/'
+    )
   config = ConfigDict(json.loads(path.read_text(encoding='utf-8')))
 
   def stored(key: jax.Array) -> step_lib.State:

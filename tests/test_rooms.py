@@ -29,6 +29,7 @@ HOMES = {
   'pandas': ('analysis/', 'experiments/benchmarks/fit_curves.py'),
   'ray': 'experiments/launch/ray.py',
   'rich': 'experiments/progress.py',
+  'safetensors': 'scaling/weights.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
   'sklearn': ('scaling/data/digits.py', 'scaling/evals/transfer.py'),
   'tensorboardX': 'scaling/metrics.py',
