@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from scaling import checkpoint, trained
+from scaling import checkpoint, trained, weights
 from scaling.errors import UserError
 from scaling.step import Program, State
 
@@ -36,6 +36,10 @@ def first_state(
   if init.cell:
     folder = source(config, workdir)
     return _with(program, state, trained.load(folder, init.step)[1], init, folder)
+  if init.file:
+    head = 'new' if init.head == 'new' else 'file'
+    read = weights.read_weights(init.file, config, head)
+    return _with(program, state, read, init, init.file)
   return state
 
 

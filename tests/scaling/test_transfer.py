@@ -6,7 +6,7 @@ import pytest
 from runs import assert_same_run, rows_of, state_of
 
 from configs import base
-from scaling import models, sharding, trained
+from scaling import models, sharding, trained, weights
 from scaling import step as step_lib
 from scaling.data import sources
 from scaling.data.adapt import adapt, with_channels
@@ -120,6 +120,21 @@ def test_cell_that_starts_from_another(tiny_config, tmp_path):
   kept = _begun(own, tmp_path).params['head']['kernel']
   np.testing.assert_array_equal(kept, known['params']['head']['kernel'])
   train(own, tmp_path / 'second')
+
+
+def test_cell_that_starts_from_a_file(tiny_config, tmp_path):
+  train(tiny_config(), tmp_path / 'first')
+  config, known = trained.load(tmp_path / 'first')
+  weights.write_weights(tmp_path / 'w.safetensors', config, known)
+  own = tiny_config({'init.file': str(tmp_path / 'w.safetensors'), 'init.head': 'kept'})
+  state = _begun(own, tmp_path)
+  found = {'params': state.params, 'batch_stats': state.batch_stats}
+  jax.tree.map(np.testing.assert_array_equal, found, known)
+  own.init.head = 'new'
+  assert not np.asarray(_begun(own, tmp_path).params['head']['kernel']).any()
+  own.init.file = str(tmp_path / 'absent.npz')
+  with pytest.raises(UserError, match='there is no'):
+    _begun(own, tmp_path)
 
 
 def _begun(config, folder):
