@@ -49,7 +49,9 @@ def _whole(flag: str, words: list[str]) -> tuple[int, ...]:
 
 def cells_of(study: Any, config: Any, scale: Scale, pinned: Any) -> list[sweep.Cell]:
   """Returns the cells of a study; fields on the command line win over its own."""
-  fields = study.fields(config, scale)
+  fields = dict(study.fields(config, scale))
+  if scale.width:
+    fields['model.width'] = scale.width
   config.update_from_flattened_dict(
     {name: value for name, value in fields.items() if name not in pinned}
   )

@@ -25,6 +25,8 @@ from scaling import config as config_lib
 from scaling import losses, models, multilabel, optim, sharding
 from scaling.data import augment
 
+CALIBRATION_BINS = 15  # as Guo et al. (2017) have
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +220,8 @@ def eval_step(
 
   An image counts for top-k when one of its labels is among its k highest logits. With
   several labels an image 'map100' is the mean average precision at 100, or at as many
-  classes as there are.
+  classes as there are. With one, 'by_class' has the hits of each class, and
+  'by_confidence' the confidence beyond the hits of images that are equally sure.
 
   Args:
     config: only the fields of its program key are read.
@@ -243,12 +246,33 @@ def eval_step(
       logits, labels, batch['mask'], min(100, data.num_classes)
     )
     new['map100'] = Average(total=total, count=count)  # pyright: ignore
+  else:
+    confidence = jax.nn.softmax(logits.astype(jnp.float32)).max(1)
+    right, mask = hits[:, 0].astype(jnp.float32), batch['mask']
+    bins = jnp.minimum(confidence * CALIBRATION_BINS, CALIBRATION_BINS - 1)
+    for name, value, group, num in (
+      ('by_class', right, labels[:, 0], data.num_classes),
+      ('by_confidence', confidence - right, bins.astype(jnp.int32), CALIBRATION_BINS),
+    ):
+      # Rows of padding have no label, and no weight.
+      total, count = (
+        jax.ops.segment_sum(rows * mask, jnp.maximum(group, 0), num)
+        for rows in (value, jnp.ones_like(mask))
+      )
+      new[name] = Average(total=total, count=count)  # pyright: ignore
   return sums | {name: sums[name].merge(value) for name, value in new.items()}
 
 
-def no_sums() -> dict[str, Average]:
+def no_sums(config: ConfigDict) -> dict[str, Average]:
   """Returns the sums over no test image; what is not measured stays so."""
-  return {name: Average.empty() for name in ('loss', 'top1', 'top5', 'map100')}
+  found = {name: Average.empty() for name in ('loss', 'top1', 'top5', 'map100')}
+  for name, num in (
+    ('by_class', config.data.num_classes),
+    ('by_confidence', CALIBRATION_BINS),
+  ):
+    zeros = jnp.zeros(num, jnp.float32)
+    found[name] = Average(total=zeros, count=zeros)  # pyright: ignore
+  return found
 
 
 def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
@@ -338,10 +362,11 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   compiled_train = train_fn.lower(state, abstract_batch(config), rng, schedule).compile(
     options
   )
-  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), no_sums()).compile(
+  sums = no_sums(config)
+  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), sums).compile(
     options
   )
-  zero = jax.device_put(no_sums(), whole)
+  zero = jax.device_put(sums, whole)
   seconds += time.monotonic()
   same = jax.tree.structure(apart) == jax.tree.structure(state)
   return Program(

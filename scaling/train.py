@@ -193,6 +193,7 @@ def train(
               program,
               state,
               (pipeline.place(batch, test_split, mesh) for batch in test),
+              pipeline.class_counts(train_split, subset) if last else None,
             )
           if last and judged_on:
             row |= transfer.evaluate(config, state.variables, judged_on, mesh)

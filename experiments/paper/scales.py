@@ -16,6 +16,7 @@ class Scale:
     epochs: passes over each subset where all are passed over alike.
     seeds: runs of each setting; the two largest sizes have one less.
     finetune_steps: of networks that start from another.
+    width: of the networks; 0: that of the config.
   """
 
   name: str
@@ -25,6 +26,7 @@ class Scale:
   epochs: float
   seeds: int
   finetune_steps: int
+  width: int = 0
 
   def seeds_of(self, num_images: int) -> range:
     """Returns the seeds of a size: fewer where runs are long and differ least."""
@@ -42,9 +44,10 @@ SCALES = {
     'procedural',
     (250, 500, 1000, 2000, 4000, 8000),
     (8, 14, 20),
-    20.0,
+    10.0,
     3,
     300,
+    8,
   ),
   'gpu': Scale(
     'gpu',

@@ -32,6 +32,7 @@ from scaling.errors import UserError
 Batch = dict[str, np.ndarray]
 
 _REPLACEMENTS = 32  # tried in the place of an image that cannot be read
+_LABELS_COUNTED = 1_000_000  # at most
 _LABELS_READ = 4096  # at a time: an encoded set reads whole records for them
 
 
@@ -64,6 +65,25 @@ def make_subset(split: Split, data: ConfigDict) -> Subset:
       f" {data.name} has no training image; use data.subset='uniform'"
     )
   return balanced_subset(num_images, labels, data.subset_seed, data.name)
+
+
+def class_counts(split: Split, subset: Subset) -> NDArray[np.int64] | None:
+  """Returns how many images of a subset each class has, `[num_classes]`.
+
+  None where that would cost reading the images themselves, or too many labels.
+
+  Args:
+    split: the training part.
+    subset: of it.
+  """
+  if split.encoded is not None or subset.num_images > _LABELS_COUNTED:
+    return None
+  counts = np.zeros(split.num_classes, np.int64)
+  for start in range(0, subset.num_images, _LABELS_READ):
+    ranks = np.arange(start, min(start + _LABELS_READ, subset.num_images))
+    labels = split.labels(subset.ids(ranks))
+    counts += np.bincount(labels[labels >= 0], minlength=split.num_classes)
+  return counts
 
 
 def train_batch(

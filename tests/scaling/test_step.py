@@ -316,13 +316,34 @@ def test_evaluation_counts_each_test_image_once(tiny_config):
   logits = np.asarray(apply(variables, pixels, False)[0], np.float64)
   labels = test.labels(ids)[:, 0]
   ranks = (logits > logits[ids, labels][:, None]).sum(1)
-  assert found.keys() == {f'test/{k}' for k in ('loss', 'top1', 'top5', 'num_images')}
+  names = ('loss', 'top1', 'top5', 'class_top1', 'ece', 'num_images')
+  assert found.keys() == {f'test/{name}' for name in names}
   assert found['test/num_images'] == 27
   assert found['test/top1'] == (ranks == 0).sum() / 27
   assert found['test/top5'] == (ranks < 5).sum() / 27
+  right = ranks == 0
+  of_class = [right[labels == label].mean() for label in np.unique(labels)]
+  assert found['test/class_top1'] == pytest.approx(np.mean(of_class), rel=1e-6)
+  sure = (np.exp(logits) / np.exp(logits).sum(1, keepdims=True)).max(1)
+  bins = np.minimum((sure * 15).astype(int), 14)
+  gaps = [abs((sure - right)[bins == i].sum()) for i in range(15)]
+  assert found['test/ece'] == pytest.approx(sum(gaps) / 27, rel=1e-4)  # float32
   loss = np.log(np.exp(logits).sum(1)) - logits[ids, labels]
   # float32 against float64 over the same network: some 1e-6.
   assert found['test/loss'] == pytest.approx(loss.mean(), rel=1e-5)
+
+
+def test_classes_are_averaged_by_how_many_images_they_are_trained_on():
+  hits, counts = np.array([9.0, 4, 1, 0]), np.array([10.0, 10, 10, 0])
+  found = classify.class_means(hits, counts, np.array([101, 100, 19, 50]))
+  assert found == {
+    'test/class_top1': pytest.approx(14 / 30),
+    'test/top1_many': pytest.approx(0.9),
+    'test/top1_medium': pytest.approx(0.4),
+    'test/top1_few': pytest.approx(0.1),
+  }
+  alike = classify.class_means(hits, counts, np.array([200, 300, 400, 0]))
+  assert alike.keys() == {'test/class_top1'}
 
 
 @pytest.fixture(scope='module')
@@ -341,8 +362,9 @@ def evaluate_logits(tiny_config):
       'labels': np.asarray(labels, np.int32),
       'mask': np.asarray(mask, np.float32),
     }
-    sums = evaluate(state, batch, step.no_sums())
-    totals = {name: float(value.total) for name, value in sums.items()}
+    sums = evaluate(state, batch, step.no_sums(config))
+    means = ('loss', 'top1', 'top5', 'map100')
+    totals = {name: float(sums[name].total) for name in means}
     counts = {
       'num_images': float(sums['loss'].count),
       'num_labelled': float(sums['map100'].count),
