@@ -385,7 +385,9 @@ def _with_exact(
   aligned.put(slice(num), pairs.alignment)
   aligned.cosine[num:], aligned.distance[num:] = 1, 0
   test, train = np.array(both + added, np.int64).reshape(-1, 2).T
-  return _sorted(Pairs(test, train, aligned, np.array(exact + [True] * len(added))))
+  return _sorted(
+    Pairs(test, train, aligned, np.array(exact + [True] * len(added), bool))
+  )
 
 
 def _same(test: Split, image: int, train: Split, other: int) -> bool:

@@ -21,7 +21,7 @@ KINDS: dict[str, tuple[str, ...]] = {
   'recoloured': ('recolour',),
   'half the size': ('shrink',),
   'JPEG': ('jpeg',),
-  'all of these': ('mirror', 'crop', 'recolour', 'shrink', 'jpeg'),
+  'all at once': ('mirror', 'crop', 'recolour', 'jpeg'),
 }
 
 
@@ -33,7 +33,7 @@ def plant(
   Args:
     images: `[H, W, C]` each.
     ids: of the images `[B]`; the changes are a function of id and kind.
-    kind: one of KINDS. Of 'all of these' half the copies are mirrored.
+    kind: one of KINDS. Of 'all at once' half the copies are mirrored.
   """
   numbers = uniform_numbers(9, seed=0, epochs=0, ids=ids, purpose=f'plant {kind}')
   return [_change(image, kind, row) for image, row in zip(images, numbers, strict=True)]
