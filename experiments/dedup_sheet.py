@@ -24,7 +24,7 @@ def sheet(train: Split, test: Split, found: Found, title: str) -> Figure:
   """
   num = len(found.pairs)
   spread = np.unique(np.linspace(0, max(num - _EDGE - 1, 0), _SPREAD).astype(int))
-  cut = f'cosine {found.cut.cosine:.3f}, {found.cut.distance} bits'
+  cut = f'cosine {found.cut.cosine:.3f}, hash {found.cut.distance}'
   parts = [
     (
       f'{num:,} found, evenly from the most certain on',
@@ -84,7 +84,7 @@ def _draw(
       axes.set_axis_off()
       shown = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
       axes.imshow(shown, interpolation='nearest')
-    text = f'{pairs.alignment.cosine[row]:.3f}, {pairs.alignment.distance[row]} bits'
+    text = f'{pairs.alignment.cosine[row]:.3f}, hash {pairs.alignment.distance[row]}'
     figure.text(
       (across + 0.02) / _COLUMNS,
       1 - (top + down * _CELL + side + 0.03) / height,

@@ -262,6 +262,7 @@ def test_blank_images_are_copies_of_each_other(few):
   assert (found.pairs.test[0], found.pairs.train[0]) == (10, 50)
   assert found.pairs.exact.tolist()[:1] == [True]
   assert not found.duplicated()[11]
+  assert 10 not in found.missed.test
 
 
 def test_an_own_embedding(few):
