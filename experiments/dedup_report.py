@@ -66,7 +66,7 @@ def blocks(
 def _percent(one: Share) -> str:
   if not one.num:
     return '?'
-  return f'{100 * one.value:.3g}%, {100 * one.lo:.2g} to {100 * one.hi:.3g}%'
+  return f'{100 * one.value:.3g}%, {100 * one.lo:.3g} to {100 * one.hi:.3g}%'
 
 
 def _best(pairs: Pairs) -> list[int]:
@@ -128,8 +128,8 @@ def _trust(found: Found, fpr: float) -> list[document.Block]:
     document.Paragraph(
       f'A pair passes with a cosine above {found.cut.cosine:.3f} and at most '
       f'{found.cut.distance} of 63 bits of the hash different, both after alignment. The '
-      'distance is one that 99% of the planted copies of every kind keep; the cosine is '
-      f'the least with which no more than {fpr:g} of the decoys pass.'
+      'distance is 12, or more where one in a hundred of the planted copies of some kind '
+      f'needs it; the cosine is the least with which at most {fpr:g} of the decoys pass.'
     ),
     document.Table(
       ['planted copies', 'number', 'candidates', 'found', 'recall', 'precision'],
@@ -155,9 +155,9 @@ def _trust(found: Found, fpr: float) -> list[document.Block]:
       ],
       note='A training part may hold duplicates of its own, so the second share is an '
       'upper bound of false finds, and no more. Decoys have no duplicates, but are less '
-      'alike than two photographs of one kind of thing may be: their share can be too '
-      f'low.{few} At the upper end of its interval {expected:,.0f} of the {overlap:,} '
-      'finds would be false; look at the last ones in the picture.',
+      'alike than two pictures of one kind of thing may be, so the first may be too low.'
+      f'{few} By the upper end of its interval {expected:,.0f} of the {overlap:,} finds '
+      'would be false; whether likenesses pass as well, only the picture tells.',
     ),
   ]
 

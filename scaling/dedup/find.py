@@ -34,6 +34,9 @@ REVERSE = 'cropped in training'  # the kind where the copy is the training image
 _CHUNK = 4096  # images read at a time
 _PAIRS = 512  # aligned at a time
 _PASS = 0.99  # of the planted copies of every kind, that the hash lets pass
+# Bits of the hash that may differ at least: copies in the wild are changed more than
+# planted ones (docs/dedup.md has what other numbers find).
+_DISTANCE = 12
 _LEAST = 0.5  # cosine below which no pair is called alike, whatever the decoys are like
 
 Embed = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
@@ -177,11 +180,7 @@ def find(
   check(k, fpr)
   neighbours.library()
   tests, readable = _read_tests(test, tell('test images'))
-  sample, partners = _sample(train)
-  copies = {
-    kind: _thumbnails(planted.plant(partners, sample, kind)) for kind in planted.KINDS
-  }
-  own = _thumbnails(partners)
+  sample, own, copies = _plant(train)
   turned = Permutation(len(tests), 'decoys')(np.arange(min(len(tests), DECOYS)))
   queries = np.concatenate([tests, tests[turned, ::-1], own])
   vectors = _views(np.concatenate([queries, *copies.values()]), embed)
@@ -240,10 +239,6 @@ def _ranges(*sizes: int) -> list[slice]:
   return [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _thumbnails(images: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-  return np.stack([thumbnails.thumbnail(image) for image in images])
-
-
 def _read_tests(test: Split, tell: Tell) -> tuple[NDArray[np.uint8], Ids]:
   """Returns thumbnails of the test images that can be read, and their ids."""
   small = np.empty((test.num_images, SIDE, SIDE, 3), np.uint8)
@@ -256,14 +251,24 @@ def _read_tests(test: Split, tell: Tell) -> tuple[NDArray[np.uint8], Ids]:
   return small[readable], np.flatnonzero(readable)
 
 
-def _sample(train: Split) -> tuple[Ids, list[NDArray[np.uint8]]]:
-  """Returns the ids of the training images to be copied, and these images."""
-  ids = survey.sample(train, PLANTED)
-  images = thumbnails.originals(train, ids)
-  kept = [i for i, image in enumerate(images) if image is not None]
+def _plant(
+  train: Split,
+) -> tuple[Ids, NDArray[np.uint8], dict[str, NDArray[np.uint8]]]:
+  """Returns ids of training images, their thumbnails, and those of copies of each kind."""
+  kept, own = [], []
+  copies: dict[str, list] = {kind: [] for kind in planted.KINDS}
+  for image in survey.sample(train, PLANTED):
+    (pixels,) = thumbnails.originals(train, image[None])
+    if pixels is None:
+      continue
+    kept.append(image)
+    own.append(thumbnails.thumbnail(pixels))
+    for kind, made in copies.items():
+      made.append(thumbnails.thumbnail(planted.plant(pixels, int(image), kind)))
   if not kept:
     raise UserError('none of the training images can be read')
-  return ids[kept], [image for image in images if image is not None]
+  made = {kind: np.stack(images) for kind, images in copies.items()}
+  return np.array(kept), np.stack(own), made
 
 
 def _chunks(num_images: int) -> Iterator[Ids]:
@@ -343,7 +348,7 @@ def _choose(planted: Sequence[Alignment], decoys: Alignment, fpr: float) -> Cut:
     for one in planted
     if len(one.distance)
   ]
-  distance = int(max(distances, default=0))
+  distance = int(max([_DISTANCE, *distances]))
   best = np.where(decoys.distance <= distance, decoys.cosine, -1).max(1)
   allowed = int(fpr * len(best))
   return Cut(max(float(np.sort(best)[::-1][allowed]), _LEAST), distance)

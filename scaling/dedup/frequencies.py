@@ -80,11 +80,11 @@ _WHOLE = _basis(_DETAILED, SIDE, 0)
 
 
 def _grey(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-  return images.astype(np.float32) @ _GREY
+  return np.matmul(images.astype(np.float32), _GREY)
 
 
 def _transform(grey: NDArray[np.float32], num: int) -> NDArray[np.float32]:
-  return _WHOLE[:num] @ grey @ _WHOLE[:num].T
+  return np.matmul(_WHOLE[:num] @ grey, _WHOLE[:num].T)
 
 
 def embed(images: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -157,7 +157,7 @@ def _best_crop(
   starts = np.linspace(0, SIDE - side, places)
   bases = np.concatenate([_basis(_DETAILED, side, start) for start in starts])
   num, size = len(grey), _DETAILED
-  waves = (bases @ grey @ bases.T).reshape(num, places, size, places, size)
+  waves = np.matmul(bases @ grey, bases.T).reshape(num, places, size, places, size)
   waves = waves.transpose(0, 1, 3, 2, 4).reshape(num, places**2, size**2)
   weights = _WHITEN.reshape(-1)
   unit = target.reshape(num, -1) * weights

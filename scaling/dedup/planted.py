@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from scaling.data.decode import crop, decode
 from scaling.data.prepare.encode import jpeg
-from scaling.data.subsets import Ids, uniform_numbers
+from scaling.data.subsets import uniform_numbers
 
 _AREA = (0.80, 0.95)  # of a crop
 _QUALITY = (30, 75)  # of a JPEG
@@ -25,23 +25,17 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def plant(
-  images: list[NDArray[np.uint8]], ids: Ids, kind: str
-) -> list[NDArray[np.uint8]]:
-  """Returns changed copies `[h, w, 3]` of images.
+def plant(image: NDArray[np.uint8], image_id: int, kind: str) -> NDArray[np.uint8]:
+  """Returns a changed copy `[h, w, 3]` of an image.
 
   Args:
-    images: `[H, W, C]` each.
-    ids: of the images `[B]`; the changes are a function of id and kind.
+    image: `[H, W, C]`.
+    image_id: the changes are a function of it and the kind.
     kind: one of KINDS. Of 'all at once' half the copies are mirrored.
   """
-  numbers = uniform_numbers(9, seed=0, epochs=0, ids=ids, purpose=f'plant {kind}')
-  return [_change(image, kind, row) for image, row in zip(images, numbers, strict=True)]
-
-
-def _change(
-  image: NDArray[np.uint8], kind: str, numbers: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+  (numbers,) = uniform_numbers(
+    9, seed=0, epochs=0, ids=[image_id], purpose=f'plant {kind}'
+  )
   image = np.repeat(image, 3, 2) if image.shape[2] == 1 else image[..., :3]
   changes = KINDS[kind]
   height, width, _ = image.shape

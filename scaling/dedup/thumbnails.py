@@ -1,6 +1,7 @@
 """Images in the one small form in which any two can be compared, of any size or colour."""
 
 import concurrent.futures
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ _VIEWS = [(0, 0, SIDE)] + [
   for left in (0, -by)
 ]
 NUM_VIEWS = 2 * len(_VIEWS)
+_AT_ONCE = 64  # images in full
 
 
 def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -30,28 +32,38 @@ def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def read(split: Split, ids: Ids) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
   """Returns thumbnails `[B, SIDE, SIDE, 3]`, and which images could be read, `[B]`."""
-  found = [
-    None if image is None else thumbnail(image) for image in originals(split, ids)
-  ]
-  black = np.zeros((SIDE, SIDE, 3), np.uint8)
-  small = [black if image is None else image for image in found]
-  return np.stack(small), np.array([image is not None for image in found])
+  small = np.zeros((len(ids), SIDE, SIDE, 3), np.uint8)
+  readable = np.zeros(len(ids), bool)
+  for row, image in enumerate(_each(split, ids, thumbnail)):
+    if image is not None:
+      small[row], readable[row] = image, True
+  return small, readable
 
 
 def originals(split: Split, ids: Ids) -> list[NDArray[np.uint8] | None]:
-  """Returns whole images `[H, W, C]` each, None for those that cannot be read."""
-  if split.images is not None:
-    return list(split.images(ids))
+  """Returns whole images `[H, W, C]`, None for each that cannot be read."""
+  return list(_each(split, ids, lambda image: image))
 
-  def one(image: int) -> NDArray[np.uint8] | None:
+
+def _each(
+  split: Split, ids: Ids, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+) -> Iterator[NDArray[np.uint8] | None]:
+  """Yields changed images, and never holds many that are not changed yet."""
+
+  def decoded(image: int) -> NDArray[np.uint8] | None:
     assert split.encoded is not None
     try:
-      return decode(split.encoded(np.array([image]))[0], 3, split.where(image))
+      (encoded,) = split.encoded(np.array([image]))
+      return change(decode(encoded, 3, split.where(image)))
     except UserError:
       return None
 
-  with concurrent.futures.ThreadPoolExecutor(processes.num_cores()) as threads:
-    return list(threads.map(one, ids.tolist()))
+  if split.images is None:
+    with concurrent.futures.ThreadPoolExecutor(processes.num_cores()) as threads:
+      yield from threads.map(decoded, ids.tolist())
+    return
+  for start in range(0, len(ids), _AT_ONCE):
+    yield from map(change, split.images(ids[start : start + _AT_ONCE]))
 
 
 def view(images: NDArray[np.uint8], number: int) -> NDArray[np.uint8]:

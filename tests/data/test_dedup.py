@@ -34,6 +34,12 @@ def split_of(images):
   return in_memory(images, np.zeros((len(images), 1), np.int32), ['all'])
 
 
+def plant(images, ids, kind):
+  """Returns thumbnails of copies."""
+  made = (planted.plant(*one, kind) for one in zip(images, ids.tolist(), strict=True))
+  return np.stack([thumbnails.thumbnail(copy) for copy in made])
+
+
 @pytest.fixture
 def few(monkeypatch):
   """Few planted copies and decoys, to be quick."""
@@ -79,8 +85,7 @@ def test_alignment_finds_crops_in_the_mirror_and_nothing_else():
   images = smooth(30, 0, 64)
   ids = np.arange(30)
   whole = np.stack([thumbnails.thumbnail(image) for image in images])
-  crops = planted.plant(list(images[:, :, ::-1].copy()), ids, 'cropped')
-  crops = np.stack([thumbnails.thumbnail(image) for image in crops])
+  crops = plant(images[:, :, ::-1], ids, 'cropped')
   for pair in ((whole, crops), (crops, whole)):
     found = frequencies.align(*pair)
     assert found.mirrored.all()
@@ -133,16 +138,15 @@ def test_search_in_fewer_than_k():
 
 
 def test_planted_copies_are_functions_of_the_id():
-  images = list(smooth(6, 0, 48))
-  ids = np.array([3, 5, 8, 13, 21, 34])
+  (image,) = smooth(1, 0, 48)
   for kind in planted.KINDS:
-    copies = planted.plant(images, ids, kind)
-    again = planted.plant(images[::-1], ids[::-1], kind)[::-1]
-    assert all((a == b).all() for a, b in zip(copies, again, strict=True))
-    for copy, image in zip(copies, images, strict=True):
-      assert copy.dtype == np.uint8
-      assert copy.shape != image.shape or (copy != image).any()
-  assert planted.plant([images[0][..., :1]], ids[:1], 'JPEG')[0].shape == (48, 48, 3)
+    copy, again = planted.plant(image, 3, kind), planted.plant(image.copy(), 3, kind)
+    assert (copy == again).all()
+    assert copy.dtype == np.uint8
+    assert copy.shape != image.shape or (copy != image).any()
+    other = planted.plant(image, 4, kind)
+    assert kind in ('mirrored', 'half the size') or (copy != other).any()
+  assert planted.plant(image[..., :1], 3, 'JPEG').shape == (48, 48, 3)
 
 
 @pytest.fixture(scope='module')
@@ -164,9 +168,8 @@ def test_what_is_planted_in_cifar10_is_found(cifar, monkeypatch):
   # Copies of a hundred training images, all changes at once, in places that are known;
   # not of those that `find` itself plants to choose its cut.
   ids = np.arange(0, 4000, 40)
-  copies = planted.plant(list(train[ids]), ids + 10**6, 'all at once')
   test = test.copy()
-  test[:100] = [thumbnails.thumbnail(copy) for copy in copies]
+  test[:100] = plant(train[ids], ids + 10**6, 'all at once')
   found = find.find(split_of(train), split_of(test), fpr=0.003)
   hits = set(zip(found.pairs.test.tolist(), found.pairs.train.tolist(), strict=True))
   recall = len(hits & set(enumerate(ids.tolist()))) / 100
