@@ -27,6 +27,7 @@ setup(
     'experiments',
     'experiments.benchmarks',
     'experiments.launch',
+    'experiments.paper',
     'analysis',
   ],
   package_data={'analysis': ['*.html', '*.mplstyle']},
@@ -47,6 +48,7 @@ setup(
     'opencv-python-headless>=4.11',  # decodes at twice the speed of Pillow
     'pillow>=10',
     'rich>=13',
+    'safetensors>=0.4.5',  # weights in and out
     'scikit-learn>=1.4',  # carries the handwritten digits
     'scipy>=1.12',
     'tensorflow-datasets>=4.9.10',

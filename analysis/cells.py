@@ -12,6 +12,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, TypeGuard
 
+_METRICS = ('test/', 'transfer/')
+
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
@@ -59,7 +61,7 @@ class Cell:
     steps = self.manifest.get('steps')
     if steps is not None and last != steps:
       return {}, f'done, but last evaluated at step {last} of {steps}'
-    metrics = {k: v for k, v in self.rows[last].items() if k.startswith('test/')}
+    metrics = {k: v for k, v in self.rows[last].items() if k.startswith(_METRICS)}
     bad = [k for k, v in metrics.items() if not _is_number(v) or not math.isfinite(v)]
     if bad:
       return {}, f'{bad[0]} is {metrics[bad[0]]} after the last step'

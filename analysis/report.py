@@ -47,7 +47,7 @@ from analysis.interaction import Interaction, interaction
 from analysis.laws import Kind
 from analysis.outlook import plateau_blocks, spend_blocks, together_blocks
 from analysis.prediction import Refusal
-from analysis.results import Study, read_study
+from analysis.results import Study, read_study, refuse_duplicates
 from analysis.sections import (
   cost_blocks,
   fit_blocks,
@@ -77,6 +77,7 @@ def write_report(
     TableError: the study's results are not one table (see `analysis.results`).
   """
   study = read_study(workdir)
+  refuse_duplicates(study.table)  # curves are of depth and width, and of nothing else
   folder = pathlib.Path(out) if out is not None else study.workdir / 'report'
   folder.mkdir(parents=True, exist_ok=True)
   fitted = fit_table(study.table, group=GROUP)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -53,6 +54,8 @@ _CELL_COLUMNS = [
   'path',
 ]
 _KEY = ['depth', 'width', 'num_images', 'seed']
+# Fields of a config that have a column of another name.
+_NAMED = {'model.depth', 'model.width', 'data.num_images', 'seed'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,8 @@ class Study:
       num_images, seed, steps, seconds (training), device_seconds, flops, path. Unknown
       numbers are nan.
     table: one row per (cell, metric), the columns of `COLUMNS`, from the evaluation
-      after the last step of each cell that is done.
+      after the last step of each cell that is done; then a column for each other field
+      of the config that the sweep varies, by its dotted name.
     manifests: by cell name, of the cells that have one.
   """
 
@@ -105,24 +109,29 @@ def read_study(workdir: str | os.PathLike[str]) -> Study:
   except (ValueError, TypeError, KeyError) as error:
     raise TableError(f'{path} does not list cells: {error!r}') from None
   config = listing.get('config') or {}
+  named = {name for _, overrides in listed for name in overrides}
+  swept = sorted(named - _NAMED)
   cells, rows, manifests = [], [], {}
   for name, overrides in listed:
     cell = read_cell(workdir / 'cells' / name)
     if cell.manifest:
       manifests[name] = cell.manifest
-    known = _known(cell, config, overrides)
+    known = _known(cell, config, overrides, swept)
     metrics, reason = cell.final_evaluation()
     cells.append({**known, 'name': name, 'state': cell.state, 'reason': reason})
-    num_test = metrics.pop('test/num_images', cell.manifest.get('num_test'))
+    num_test = {
+      'test': metrics.pop('test/num_images', cell.manifest.get('num_test')),
+      'transfer': metrics.pop('transfer/num_images', math.nan),
+    }
     for metric, value in metrics.items():
-      rows.append(
-        {**known, 'cell': name, 'metric': metric, 'value': value, 'num_test': num_test}
-      )
-  table = pd.DataFrame(rows, columns=pd.Index(COLUMNS))
+      of = num_test[metric.split('/')[0]]
+      row = {'cell': name, 'metric': metric, 'value': value, 'num_test': of}
+      rows.append({**known, **row})
+  table = pd.DataFrame(rows, columns=pd.Index([*COLUMNS, *swept]))
   table = table.sort_values(
     ['depth', 'num_images', 'seed', 'metric', 'width', 'cell'], ignore_index=True
   )
-  _refuse_duplicates(table)
+  refuse_duplicates(table, [*_KEY, *swept])
   return Study(
     name=str(listing.get('name') or workdir.name),
     workdir=workdir,
@@ -135,7 +144,10 @@ def read_study(workdir: str | os.PathLike[str]) -> Study:
 
 
 def _known(
-  cell: Cell, config: dict[str, Any], overrides: dict[str, Any]
+  cell: Cell,
+  config: dict[str, Any],
+  overrides: dict[str, Any],
+  swept: Sequence[str],
 ) -> dict[str, Any]:
   """Columns that need no result; from the listing where the cell has not begun."""
   manifest = cell.manifest
@@ -177,6 +189,7 @@ def _known(
     'attempts': cell.attempts,
     'seconds': seconds,
     'device_seconds': seconds * (manifest.get('num_devices') or 1),
+    **{name: _plain(field(name)) for name in swept},
   }
 
 
@@ -187,11 +200,24 @@ def _get(config: dict[str, Any], path: str) -> Any:
   return value
 
 
-def _refuse_duplicates(table: pd.DataFrame) -> None:
-  twice = table[table.duplicated([*_KEY, 'metric'], keep=False)]
+def _plain(value: Any) -> Any:
+  return str(value) if isinstance(value, list | dict) else value
+
+
+def refuse_duplicates(table: pd.DataFrame, key: Sequence[str] = _KEY) -> None:
+  """Refuses a table where two cells are the same replicate.
+
+  Args:
+    table: of `read_study`.
+    key: the columns that tell replicates apart.
+
+  Raises:
+    TableError: naming the two cells.
+  """
+  twice = table[table.duplicated([*key, 'metric'], keep=False)]
   if len(twice):
     first = twice.iloc[0]
-    same = twice[(twice[[*_KEY, 'metric']] == first[[*_KEY, 'metric']]).all(axis=1)]
-    at = ', '.join(f'{key}={first[key]}' for key in _KEY)
+    same = twice[(twice[[*key, 'metric']] == first[[*key, 'metric']]).all(axis=1)]
+    at = ', '.join(f'{name}={first[name]}' for name in key)
     names = ' and '.join(same['cell'].iloc[:2])
     raise TableError(f'{names} are both the result of {at}; keep one of them')

@@ -29,11 +29,15 @@ def get_config() -> ml_collections.ConfigDict:
   data.label_key = 'label'  # a class label or a sequence of them
   data.num_classes = 10  # outputs of the head; checked against the set
   data.max_labels = 1  # labels an image may have
+  # So many classes in a row count as one, for a smaller label space of the same images;
+  # data.num_classes is how many are left.
+  data.merge_classes = 1
   # CSV file of child,parent class names, in --data_dir or by its whole path: an image
   # then has all classes above its own, within max_labels. Empty: its own alone.
   data.hierarchy = ''
   data.image_size = 32  # pixels, height and width at the network's input
   data.channels = 3  # 1: grey, 3: colour
+  data.adapt = False  # resize sets of another size, and turn grey to colour or back
   data.num_images = 0  # size of the training subset; 0 takes the whole set
   data.subset = 'uniform'  # uniform | balanced (the same number from each class)
   # Which images, nested over num_images, and their order, anew in each epoch: both
@@ -66,6 +70,31 @@ def get_config() -> ml_collections.ConfigDict:
   procedural.parts = 6  # patches that make up a look
   procedural.pose = 1.0  # how far looks are turned, scaled and shifted in images
   procedural.noise = 0.1  # of pixels, against looks of about 1
+
+  # What the weights start from; docs/transfer.md. In a sweep `init.cell` may also be the
+  # overrides of a cell, as {'data.num_images': 1000}: it is then trained first.
+  init = config.init = ml_collections.ConfigDict()
+  init.cell = ''  # name of another cell of the same study; '': random weights
+  init.file = ''  # or a file of published weights
+  init.step = 0  # of that cell's checkpoints; 0: the last
+  # weights: training starts anew from them | state: it goes on as if it never stopped,
+  # with this cell's length and schedule
+  init.part = 'weights'
+  init.head = 'new'  # weights: new, of zeros | kept, for the same classes
+
+  # Another set that the network's frozen features are judged on after the last step;
+  # images come at the size and with the channels of `data`. docs/transfer.md
+  transfer = config.transfer = ml_collections.ConfigDict()
+  transfer.source = ''  # as data.source, and so on; '': none
+  transfer.name = ''
+  transfer.train_split = 'train'
+  transfer.test_split = 'test'
+  transfer.label_key = 'label'
+  transfer.num_classes = 10
+  transfer.procedural_seed = 1  # source procedural: what its classes look like
+  transfer.shots = (1, 5, 10, 25)  # images a class of each few-shot classifier
+  transfer.draws = 3  # of these images, to average over
+  transfer.probe_images = 10_000  # at most, for the linear classifier on all; 0: none
 
   model = config.model = ml_collections.ConfigDict()
   model.name = 'resnet'  # resnet | bit | vit | xception; docs/models.md has their sizes
@@ -142,6 +171,7 @@ def get_config() -> ml_collections.ConfigDict:
   checkpoint.every_seconds = 60.0  # steps between saves follow from the speed
   checkpoint.keep = 2  # newest checkpoints that stay on disk
   checkpoint.keep_every_steps = 0  # whole multiples are saved and stay too; 0: none
+  checkpoint.keep_steps = ()  # and these steps
   # or the best by test/top1, test/top5, test/loss, test/map100 stays too
   checkpoint.best = 'none'
   return config

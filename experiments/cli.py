@@ -12,12 +12,18 @@ from absl import flags
 from ml_collections import config_flags
 
 import configs
-from experiments import data_verbs, dedup_verb, sweep_verbs, verbs
+from experiments import data_verbs, dedup_verb, reproduce, sweep_verbs, verbs
 from experiments.verbs import OK, USAGE, Args
 from scaling.config import suggest
 from scaling.errors import UserError
 
-VERBS = sweep_verbs.VERBS | verbs.VERBS | data_verbs.VERBS | dedup_verb.VERBS
+VERBS = (
+  sweep_verbs.VERBS
+  | verbs.VERBS
+  | reproduce.VERBS
+  | data_verbs.VERBS
+  | dedup_verb.VERBS
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,7 +96,7 @@ def parse(name: str, words: Sequence[str]) -> Args:
     words[at : at + 2] = [f'--config={words[at + 1]}']
   config = VERBS[name].config
   if config and not any(word.split('=')[0] == '--config' for word in words):
-    words.insert(0, f'--config={config}')
+    words.insert(0, f'--config={config if isinstance(config, str) else config(words)}')
   words = [find_config(word) for word in words]
   values = flags.FlagValues()
   argv = [f'scaling {name}', *words]
@@ -292,9 +298,27 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   ),
   'percent': _bool('percent', 'the scores are percentages'),
   'out': _string('out', 'fit', 'folder for the tables and figures'),
+  'reproduce out': _string(
+    'out', None, 'folder for the report; default WORKDIR/report'
+  ),
+  'reproduce epochs': _float('epochs', None, 'passes where all sizes have alike', 1e-6),
+  'reproduce seeds': _integer('seeds', None, 'runs of each setting'),
+  'scale': lambda v, _: flags.DEFINE_enum(
+    'scale', 'laptop', ['laptop', 'gpu', 'pod'], 'of the study', flag_values=v
+  ),
+  'sizes': lambda v, _: flags.DEFINE_list(
+    'sizes', None, 'numbers of training images, with commas', flag_values=v
+  ),
+  'depths': lambda v, _: flags.DEFINE_list(
+    'depths', None, 'of the networks, with commas', flag_values=v
+  ),
+  'results': _string('results', None, 'results.csv of an earlier run, to judge again'),
   'data inspect config': _config(_OF_SET),
   'data prepare config': _config(_OF_SET),
   'data inspect out': _string('out', None, 'folder for the report, tables and figures'),
+  'export out': _string('out', None, 'file to write, .safetensors or .npz'),
+  'export workdir': _string('workdir', None, 'folder of the study that has the cell'),
+  'step': _integer('step', 0, 'of the checkpoint; 0: the newest', 0),
   'data prepare out': _string('out', None, 'folder of prepared sets, made if missing'),
   'data prepare seed': _integer('seed', 0, 'of the order of the records', 0),
   'data prepare workers': _integer('workers', None, 'processes; default one a core'),

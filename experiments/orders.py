@@ -27,6 +27,7 @@ class Orders:
     model_devices: devices that the classifier is split over.
     fsdp: whether the state is split over the devices.
     stall_seconds: without a step, after which a cell is given up.
+    after: {name of a cell: that which it starts from}.
   """
 
   groups: list[list[str]]
@@ -35,6 +36,7 @@ class Orders:
   model_devices: int = 1
   fsdp: bool = False
   stall_seconds: float = 1800.0
+  after: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def cells(self, slot: int) -> list[str]:
     """Returns all cells in the order in which a worker looks at them.

@@ -44,17 +44,22 @@ def make_cells(
 
   Args:
     config: of the study.
-    sweep: the overrides of each cell, by dotted field name.
+    sweep: the overrides of each cell, by dotted field name. In place of the name of
+      the cell to start from, `init.cell` may have the overrides of that cell.
     pinned: fields set on the command line; they win over the sweep's values, so that
       `--config.model.depth=14` runs that depth alone.
 
   Raises:
     UserError: for a field that the config does not have, or a value it cannot take.
   """
-  cells = {}
+  cells: dict[str, Cell] = {}
   fields = config_lib.flat(config)
-  for wanted in sweep:
-    overrides = {k: v for k, v in wanted.items() if k not in (pinned or {})}
+  pinned = pinned or {}
+
+  def make(wanted: Mapping[str, Any]) -> Cell:
+    overrides = {k: v for k, v in wanted.items() if k not in pinned}
+    if isinstance(overrides.get('init.cell'), Mapping):
+      overrides['init.cell'] = make(overrides['init.cell']).name
     # A deep copy keeps the references among its own fields: the subset follows the seed.
     cell_config = copy.deepcopy(config)
     for name, value in overrides.items():
@@ -71,7 +76,10 @@ def make_cells(
         raise UserError(f'get_sweep() sets {name}={value!r}: {error}') from error
     config_lib.check(cell_config)
     cell = Cell(config_lib.cell_name(cell_config), overrides, cell_config)
-    cells.setdefault(cell.name, cell)
+    return cells.setdefault(cell.name, cell)
+
+  for wanted in sweep:
+    make(wanted)
   if not cells:
     raise UserError('get_sweep() lists no cell')
   return list(cells.values())
@@ -167,6 +175,23 @@ def _without(fields: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:
 def cell_folder(workdir: pathlib.Path, name: str) -> pathlib.Path:
   """Returns where a cell lies."""
   return workdir / 'cells' / name
+
+
+def find_cell(workdir: pathlib.Path, text: str) -> pathlib.Path:
+  """Returns the folder of the one cell of a study whose name has the text in it.
+
+  Raises:
+    UserError: if there is no such cell, or several.
+  """
+  names = [cell['name'] for cell in read_study(workdir)['cells']]
+  found = [name for name in names if text == name] or [n for n in names if text in n]
+  if len(found) != 1:
+    near = ', '.join(found[:5]) + (', ...' if len(found) > 5 else '')
+    said = (
+      f'may be any of {len(found)}: {near}' if found else 'is no cell of this study'
+    )
+    raise UserError(f'{text!r} {said}.' + config_lib.suggest(text, names))
+  return cell_folder(workdir, found[0])
 
 
 def read_study(workdir: pathlib.Path) -> dict[str, Any]:

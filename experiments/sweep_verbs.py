@@ -8,11 +8,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from experiments import ledger, orders, progress, status, sweep, verbs
 from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
 from experiments.verbs import FAILED, INTERRUPTED, LAYOUT, OK, Args, Verb
-from scaling import config as config_lib
 from scaling.errors import UserError
 
 # Engines that are handed jobs and left alone; the other two are stayed with.
@@ -35,7 +36,11 @@ def run_study(args: Args) -> int:
 
 
 def run_sweep(args: Args) -> int:
-  config, cells = verbs.load_cells(args)
+  return sweep_cells(args, *verbs.load_cells(args))
+
+
+def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
+  """Trains cells as the command line says, and returns the exit status."""
   workdir = pathlib.Path(args.workdir).absolute()
   if (workdir / 'config.json').exists():
     raise UserError(f'{workdir} holds a single cell; use another --workdir')
@@ -46,6 +51,7 @@ def run_sweep(args: Args) -> int:
     model_devices=args.model_devices,
     fsdp=args.fsdp,
     stall_seconds=args.stall_seconds,
+    after={c.name: c.config.init.cell for c in cells if c.config.init.cell},
   )
   options = _options(args)
   if args.dry_run:
@@ -223,22 +229,10 @@ def _hints(workdir: pathlib.Path) -> dict[str, str]:
 def _named(args: Args) -> list[pathlib.Path]:
   """Returns the folders of --cell, or of all cells."""
   workdir = pathlib.Path(args.workdir)
-  names = [cell['name'] for cell in sweep.read_study(workdir)['cells']]
-  if not args.cell:
-    return [sweep.cell_folder(workdir, name) for name in names]
-  return [_find(workdir, names, text) for text in args.cell]
-
-
-def _find(workdir: pathlib.Path, names: Sequence[str], text: str) -> pathlib.Path:
-  """Returns the folder of the one cell whose name has the text in it."""
-  found = [name for name in names if text == name] or [n for n in names if text in n]
-  if len(found) != 1:
-    near = ', '.join(found[:5]) + (', ...' if len(found) > 5 else '')
-    said = (
-      f'may be any of {len(found)}: {near}' if found else 'is no cell of this study'
-    )
-    raise UserError(f'{text!r} {said}.' + config_lib.suggest(text, names))
-  return sweep.cell_folder(workdir, found[0])
+  if args.cell:
+    return [sweep.find_cell(workdir, text) for text in args.cell]
+  cells = sweep.read_study(workdir)['cells']
+  return [sweep.cell_folder(workdir, cell['name']) for cell in cells]
 
 
 def run_retry(args: Args) -> int:
@@ -262,9 +256,7 @@ def run_cancel(args: Args) -> int:
 
 
 def run_logs(args: Args) -> int:
-  workdir = pathlib.Path(args.workdir)
-  names = [cell['name'] for cell in sweep.read_study(workdir)['cells']]
-  folder = _find(workdir, names, args.rest[0])
+  folder = sweep.find_cell(pathlib.Path(args.workdir), args.rest[0])
   paths = sorted(folder.glob('log*.txt'))
   if not paths:
     raise UserError(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import runpy
 import signal
@@ -29,7 +30,7 @@ class Verb:
     run: does it and returns the exit status.
     required: those of its flags that have no default.
     words: what it takes besides flags.
-    config: what --config is where it is left out.
+    config: what --config is where it is left out, or a function to it from the words.
   """
 
   summary: str
@@ -39,7 +40,7 @@ class Verb:
   run: Callable[['Args'], int]
   required: tuple[str, ...] = ()
   words: tuple[str, ...] = ()
-  config: str = ''
+  config: str | Callable[[list[str]], str] = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +140,20 @@ def run_train(args: Args) -> int:
   if state != 'done':
     print(f'{state}; the same command goes on from here', file=sys.stderr)
     return INTERRUPTED
+  return OK
+
+
+def run_export(args: Args) -> int:
+  # Numbers are copied, and the devices may be busy with training them.
+  os.environ['JAX_PLATFORMS'] = 'cpu'
+  from scaling import trained, weights
+
+  cell = pathlib.Path(args.rest[0])
+  if args.workdir:
+    cell = sweep.find_cell(pathlib.Path(args.workdir), args.rest[0])
+  config, variables = trained.load(cell, args.step)
+  names = weights.write_weights(args.out, config, variables)
+  print(f'written: {args.out}, {len(names)} arrays such as {names[-1]}')
   return OK
 
 
@@ -307,6 +322,18 @@ VERBS = {
     ('config', 'workdir', 'data_dir', 'tensorboard', *LAYOUT, 'profile'),
     run_train,
     ('config', 'workdir'),
+  ),
+  'export': Verb(
+    'writes the weights of a trained cell to a file for other programs',
+    'CELL is the name of a cell of the study in --workdir, or as much of it as no other '
+    'has; without --workdir, the folder of a cell. ResNets of the imagenet form come in '
+    'the names of torchvision and timm, BiTs in those of their published files, others in '
+    'ours. Running means of the weights are taken where the cell has them.',
+    'scaling export resnet20-n1000-seed0 --workdir=runs/digits --out=cell.safetensors',
+    ('workdir', 'out', 'step'),
+    run_export,
+    ('out',),
+    words=('CELL',),
   ),
   'plan': Verb(
     'lists the cells with steps, FLOPs and hours, without running them',

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -96,7 +96,7 @@ def main(
 
 def work_alone(cells: list[pathlib.Path], orders: Orders, stop: threading.Event) -> int:
   """Trains cells in their order until all have ended, or `stop` is set."""
-  for claimed in claims(cells, stop):
+  for claimed in claims(cells, stop, orders.after):
     if claimed is not None:
       run_cell(*claimed, orders, stop)
   return STOPPED if stop.is_set() else 0
@@ -108,7 +108,7 @@ def work_together(
   """The same by several processes, all of which call it alike."""
   from scaling import processes
 
-  own = claims(cells, stop) if processes.is_first() else None
+  own = claims(cells, stop, orders.after) if processes.is_first() else None
   while not processes.any_true(stop.is_set()):
     claimed, number = None, _WAIT
     if own is not None:
@@ -134,12 +134,26 @@ _WAIT, _END = -1, -2
 
 
 def claims(
-  cells: list[pathlib.Path], stop: threading.Event
+  cells: list[pathlib.Path],
+  stop: threading.Event,
+  after: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[pathlib.Path, ledger.Lease] | None]:
   """Yields cells with a lease on them until all have ended.
 
   None comes after each wait for cells that others hold.
+
+  Args:
+    cells: their folders.
+    stop: when set, no more is claimed.
+    after: {name of a cell: that which it starts from, which has to end first}.
   """
+
+  def must_wait(cell: pathlib.Path) -> bool:
+    first = (after or {}).get(cell.name)
+    if first is None:
+      return False
+    return ledger.read_status(cell.parent / first).state not in ledger.ENDED
+
   left = list(cells)
   while left and not stop.is_set():
     held = []
@@ -147,6 +161,9 @@ def claims(
       if stop.is_set():
         return
       if ledger.read_status(cell).state in ledger.ENDED:
+        continue
+      if must_wait(cell):
+        held.append(cell)
         continue
       lease = ledger.claim(cell)
       if lease is not None:
@@ -156,7 +173,9 @@ def claims(
     # may have another try.
     states = {cell: ledger.read_status(cell).state for cell in held}
     left = [cell for cell in held if states[cell] not in ledger.ENDED]
-    if left and not any(states[cell] in ledger.WAITING for cell in left):
+    if left and not any(
+      states[cell] in ledger.WAITING and not must_wait(cell) for cell in left
+    ):
       stop.wait(WAIT_SECONDS)
       yield None
 

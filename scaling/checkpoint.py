@@ -34,11 +34,18 @@ class Checkpoints:
     folder: theirs alone.
     keep: how many of the newest stay.
     keep_every_steps: checkpoints of whole multiples stay too; 0: none.
+    keep_steps: and these.
   """
 
-  def __init__(self, folder: pathlib.Path, keep: int, keep_every_steps: int = 0):
+  def __init__(
+    self,
+    folder: pathlib.Path,
+    keep: int,
+    keep_every_steps: int = 0,
+    keep_steps: Sequence[int] = (),
+  ):
     self._folder = folder.absolute()
-    self._policy = _Policy(keep, keep_every_steps)
+    self._policy = _Policy(keep, keep_every_steps, keep_steps)
     self._pending: tuple[int, Any] | None = None
     self._failure: UserError | None = None
     self._open()
@@ -113,7 +120,7 @@ class Checkpoints:
     with contextlib.suppress(Exception):
       self._checkpointer.close()
     self._open()
-    newest = max(self._steps(), default=None)
+    newest = max(_steps(self._folder), default=None)
     free = shutil.disk_usage(self._folder).free
     said = (
       f'checkpoint {step} could not be saved ({_reason(error)}); {self._folder} has '
@@ -124,11 +131,6 @@ class Checkpoints:
     self._failure = UserError(
       f'{said}; free some space there and run the same command again'
     )
-
-  def _steps(self) -> list[int]:
-    # By name, so that what a deletion left of a checkpoint is seen too.
-    names = (path.name for path in self._folder.iterdir())
-    return sorted((int(name) for name in names if name.isdigit()), reverse=True)
 
   @property
   def latest_step(self) -> int | None:
@@ -148,12 +150,12 @@ class Checkpoints:
         differs, and when there are checkpoints but none can be read.
     """
     self._settle()
-    steps = self._steps()
+    steps = _steps(self._folder)
     reason = ''
     for i, step in enumerate(steps):
       found, reason = None, 'another process cannot read it'
       try:
-        found = self._load(step, like)
+        found = _load(self._folder, step, like)
       except UserError:
         raise
       except Exception as error:  # orbax raises whatever its storage raised
@@ -172,33 +174,76 @@ class Checkpoints:
       )
     return None
 
-  def _load(self, step: int, like: State) -> tuple[State, dict[str, float]]:
-    about: Any = self._checkpointer.checkpointables_metadata(step).custom_metadata
-    if not about or about.pop('crc32', None) != _checksum_text(about):
-      raise ValueError('its description is missing or damaged')
-    difference = _first_difference(about['leaves'], _describe(like))
-    if difference is not None:
-      raise UserError(
-        f'checkpoint {step} in {self._folder} holds another network: {difference}; go on '
-        'with the config and code that made it, or use another --workdir'
-      )
-    state = self._checkpointer.load_checkpointables(step, {'state': like})['state']
-    for path, leaf in _describe(state).items():
-      if leaf != about['leaves'][path]:
-        raise ValueError(f'{path} is not what was saved')
-    return state, about['seconds']
-
   def close(self) -> None:
     """Waits for what was started and lets go of the folder."""
     self._settle()
     self._checkpointer.close()
 
 
-class _Policy:
-  """Which checkpoints stay: the newest, those of whole multiples, and the best."""
+def read(folder: pathlib.Path, like: State, step: int = 0) -> State:
+  """Returns a saved state, and changes nothing: the run may be going on.
 
-  def __init__(self, newest: int, every_steps: int):
+  Args:
+    folder: of the checkpoints.
+    like: shapes of the state, and where its arrays shall live.
+    step: which; 0: the newest that can be read whole.
+
+  Raises:
+    UserError: if there is none, or for the checkpoints of another network.
+  """
+  folder, reason = folder.absolute(), ''
+  there = _steps(folder) if folder.is_dir() else []
+  for found in there:
+    if step not in (0, found):
+      continue
+    try:
+      return _load(folder, found, like)[0]
+    except UserError:
+      raise
+    except Exception as error:  # orbax raises whatever its storage raised
+      reason = f'checkpoint {found} cannot be read ({_reason(error)})'
+      LOG.warning('%s', reason)
+  if reason:
+    raise UserError(f'{folder}: {reason}, and there is no other to take')
+  if there:
+    raise UserError(
+      f'{folder} has no checkpoint {step}; use {", ".join(map(str, there))}'
+    )
+  raise UserError(f'{folder} has no checkpoint yet; train the cell first')
+
+
+def _steps(folder: pathlib.Path) -> list[int]:
+  # By name, so that what a deletion left of a checkpoint is seen too.
+  names = (path.name for path in folder.iterdir())
+  return sorted((int(name) for name in names if name.isdigit()), reverse=True)
+
+
+def _load(
+  folder: pathlib.Path, step: int, like: State
+) -> tuple[State, dict[str, float]]:
+  path = str(folder / str(step))
+  about: Any = ocp.checkpointables_metadata(path).custom_metadata
+  if not about or about.pop('crc32', None) != _checksum_text(about):
+    raise ValueError('its description is missing or damaged')
+  difference = _first_difference(about['leaves'], _describe(like))
+  if difference is not None:
+    raise UserError(
+      f'checkpoint {step} in {folder} holds another network: {difference}; go on '
+      'with the config and code that made it, or use another --workdir'
+    )
+  state = ocp.load_checkpointables(path, {'state': like})['state']
+  for name, leaf in _describe(state).items():
+    if leaf != about['leaves'][name]:
+      raise ValueError(f'{name} is not what was saved')
+  return state, about['seconds']
+
+
+class _Policy:
+  """Which checkpoints stay: the newest, multiples, those named, and the best."""
+
+  def __init__(self, newest: int, every_steps: int, named: Sequence[int]):
     self._newest = newest
+    self._named = set(named)
     self._every_steps = every_steps
     self.scores: dict[int, float] = {}
 
@@ -206,7 +251,7 @@ class _Policy:
     """Answers orbax, for each checkpoint."""
     del context
     steps = sorted(checkpoint.step for checkpoint in checkpoints)
-    stay = set(steps[-self._newest :])
+    stay = set(steps[-self._newest :]) | self._named.intersection(steps)
     if self._every_steps:
       stay |= {step for step in steps if step % self._every_steps == 0}
     scored = [step for step in steps if self.scores.get(step, -math.inf) > -math.inf]

@@ -30,6 +30,8 @@ _CHOICES = {
   ),
   'data.subset': ('uniform', 'balanced'),
   'data.corrupt': ('stop', 'skip'),
+  'init.part': ('weights', 'state'),
+  'init.head': ('new', 'kept'),
   'model.name': ('resnet', 'bit', 'vit', 'xception'),
   'model.form': ('small', 'imagenet'),
   'model.dtype': ('float32', 'bfloat16'),
@@ -51,6 +53,7 @@ _CHOICES = {
 _POSITIVE = (
   'data.num_classes',
   'data.max_labels',
+  'data.merge_classes',
   'data.image_size',
   'data.channels',
   'model.width',
@@ -65,6 +68,8 @@ _POSITIVE = (
   'optim.decay_images',
   'optim.decay_rate',
   'optim.timescale',
+  'transfer.draws',
+  'transfer.num_classes',
   'optim.eps',
   'optim.trust',
 )
@@ -78,6 +83,8 @@ _NOT_NEGATIVE = (
   'checkpoint.every_steps',
   'checkpoint.every_seconds',
   'checkpoint.keep_every_steps',
+  'init.step',
+  'transfer.probe_images',
   'optim.lr',
   'optim.weight_decay',
   'optim.clip_norm',
@@ -109,6 +116,8 @@ _NOT_COMPILED = (
   'data.image_key',
   'data.label_key',
   'data.hierarchy',
+  'data.adapt',
+  'data.merge_classes',
   'data.num_images',
   'data.subset',
   'data.subset_seed',
@@ -130,6 +139,21 @@ _NOT_COMPILED = (
   'data.procedural.parts',
   'data.procedural.pose',
   'data.procedural.noise',
+  'init.cell',
+  'init.file',
+  'init.step',
+  'init.part',
+  'init.head',
+  'transfer.source',
+  'transfer.name',
+  'transfer.train_split',
+  'transfer.test_split',
+  'transfer.label_key',
+  'transfer.num_classes',
+  'transfer.procedural_seed',
+  'transfer.shots',
+  'transfer.draws',
+  'transfer.probe_images',
   'train.epochs',
   'train.steps',
   'optim.lr',
@@ -143,6 +167,7 @@ _NOT_COMPILED = (
   'checkpoint.every_seconds',
   'checkpoint.keep',
   'checkpoint.keep_every_steps',
+  'checkpoint.keep_steps',
   'checkpoint.best',
 )
 
@@ -191,6 +216,8 @@ def check(config: ConfigDict) -> None:
       'set the other to 0'
     )
   _check_schedule(config.optim)
+  _check_init(config)
+  _check_transfer(config.transfer)
   architectures.check(config)
   for name in ('mean', 'std'):
     if len(config.data[name]) != config.data.channels:
@@ -233,6 +260,43 @@ def _check_schedule(optim: ConfigDict) -> None:
     raise UserError(
       f'optim.step_fractions={tuple(optim.step_fractions)} must be above 0 and below 1: '
       'they are shares of the run'
+    )
+
+
+def _check_init(config: ConfigDict) -> None:
+  init, steps = config.init, config.train.steps
+  if init.cell and init.file:
+    raise UserError(
+      f'init.cell={init.cell} and init.file={init.file} both say what to start from; '
+      'leave one of them out'
+    )
+  if init.step and not init.cell:
+    raise UserError(f'init.step={init.step} needs init.cell, whose step it is')
+  if init.part != 'state':
+    return
+  if not init.cell:
+    raise UserError('init.part=state needs init.cell, whose state it is')
+  if steps and init.step >= steps:
+    raise UserError(
+      f'init.step={init.step} is not before the end of the run, train.steps={steps}'
+    )
+
+
+def _check_transfer(transfer: ConfigDict) -> None:
+  if not transfer.source:
+    return
+  if transfer.source not in _CHOICES['data.source']:
+    raise UserError(
+      f'transfer.source={transfer.source!r} is unknown; use '
+      f'{", ".join(_CHOICES["data.source"])}.'
+      + suggest(transfer.source, _CHOICES['data.source'])
+    )
+  if (
+    not (transfer.shots or transfer.probe_images) or min(transfer.shots, default=1) < 1
+  ):
+    raise UserError(
+      f'transfer.shots={tuple(transfer.shots)} must be above 0; with '
+      'transfer.probe_images=0 there must be some'
     )
 
 

@@ -56,6 +56,7 @@ def make(
   config: ConfigDict,
   program: Program,
   *,
+  begin: int,
   steps: int,
   num_full: int,
   num_test: int,
@@ -78,7 +79,9 @@ def make(
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'num_params': cost.num_params(config),
     'flops_per_image': cost.forward_flops(config),
-    'train_flops': cost.train_flops(config, steps),
+    # Of this cell: what it goes on from was paid for by another.
+    'train_flops': cost.train_flops(config, steps - begin),
+    'begin': begin,
     'steps': steps,
     'batch_size': config.train.batch_size,
     'examples': steps * config.train.batch_size,

@@ -45,6 +45,11 @@ class State:
   opt_state: Any
   ema: Any = None
 
+  @property
+  def variables(self) -> Any:
+    """What tests use: `{'params', 'batch_stats'}`, their running means if there are."""
+    return self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
+
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -224,8 +229,7 @@ def eval_step(
   data = config.data
   dtype = jnp.dtype(config.model.dtype)
   images = augment.normalize(batch['image'], data.mean, data.std, dtype)
-  variables = state.ema or {'params': state.params, 'batch_stats': state.batch_stats}
-  logits, _ = models.build(config).apply(variables, images, False)
+  logits, _ = models.build(config).apply(state.variables, images, False)
   labels = batch['labels']
   loss = getattr(losses, config.train.loss)(logits, labels)
   _, hits = multilabel.top_hits(logits, labels, min(5, data.num_classes))

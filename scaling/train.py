@@ -18,14 +18,14 @@ import jax
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import files, manifest, metrics, optim, processes, sharding, step
+from scaling import files, manifest, metrics, optim, processes, sharding, start, step
 from scaling.checkpoint import Checkpoints
 from scaling.clock import Clock
 from scaling.data import pipeline, sources
 from scaling.data.prefetch import Prefetch
 from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
-from scaling.evals import classify
+from scaling.evals import classify, transfer
 from scaling.speed import Speed
 
 LOG = logging.getLogger('scaling')
@@ -79,10 +79,18 @@ def train(
   clock = Clock()
   mesh = sharding.make_mesh(model_devices=model_devices)
   train_split, test_split = sources.load(config.data, data_dir)
+  if test_split.fingerprint == train_split.fingerprint:
+    raise UserError(
+      f'data.test_split={config.data.test_split!r} are the images that the network is '
+      'trained on; test on others'
+    )
   subset = pipeline.make_subset(train_split, config.data)
   num_steps = config_lib.num_steps(config, subset.num_images)
   checkpoints = Checkpoints(
-    workdir / 'checkpoints', config.checkpoint.keep, config.checkpoint.keep_every_steps
+    workdir / 'checkpoints',
+    config.checkpoint.keep,
+    config.checkpoint.keep_every_steps,
+    config.checkpoint.keep_steps,
   )
   rows_path = workdir / 'metrics.jsonl'
 
@@ -95,6 +103,9 @@ def train(
       'data_fingerprint': train_split.fingerprint,
       'test_fingerprint': test_split.fingerprint,
     }
+    judged_on = None
+    if config.transfer.source:
+      judged_on = transfer.load(config, train_split, data_dir)
     _check_same_images(workdir / 'manifest.json', prints, checkpoints.latest_step)
     with clock.measure('compile'):
       program = step.compile_program(
@@ -105,6 +116,7 @@ def train(
       about = manifest.make(
         config,
         program,
+        begin=config.init.step if config.init.part == 'state' else 0,
         steps=num_steps,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
@@ -117,7 +129,8 @@ def train(
     done, last_saved = 0, None
     restored = checkpoints.restore(program.stored)
     if restored is None:
-      state = program.init(init_key)
+      state = start.first_state(config, workdir, program, init_key)
+      done = int(state.step)
     else:
       state, seconds = program.load(restored[0]), restored[1]
       clock.seconds = seconds | {
@@ -181,6 +194,8 @@ def train(
               state,
               (pipeline.place(batch, test_split, mesh) for batch in test),
             )
+          if last and judged_on:
+            row |= transfer.evaluate(config, state.variables, judged_on, mesh)
           score = metrics.score(row, config.checkpoint.best)
           is_best = score > max(scores.values(), default=-math.inf)
           save_due = save_due or (is_best and done != last_saved)
@@ -293,7 +308,9 @@ def _eval_due(done: int, num_steps: int, config: ConfigDict) -> bool:
 
 def _save_due(done: int, config: ConfigDict) -> bool:
   steps = (config.checkpoint.every_steps, config.checkpoint.keep_every_steps)
-  return done > 0 and any(every > 0 and done % every == 0 for every in steps)
+  return done in config.checkpoint.keep_steps or (
+    done > 0 and any(every > 0 and done % every == 0 for every in steps)
+  )
 
 
 def _read(

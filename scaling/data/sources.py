@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from scaling import config as config_lib
 from scaling.data import (
+  adapt,
   array_record,
   csv_files,
   digits,
@@ -22,7 +23,7 @@ from scaling.data import (
   tar,
   tfds,
 )
-from scaling.data.split import Split
+from scaling.data.split import Split, merge_classes
 from scaling.errors import UserError
 
 __all__ = ['Split', 'at_hand', 'load', 'load_as_found']
@@ -55,6 +56,8 @@ _FIELDS = (
   'hierarchy',
   'image_size',
   'channels',
+  'adapt',
+  'merge_classes',
   'made_up_train',
   'made_up_test',
   'procedural',
@@ -107,7 +110,14 @@ def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split,
 
 @functools.lru_cache(maxsize=2)
 def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
-  train, test = _SOURCES[data.source].load(data, data_dir)
+  whole = ConfigDict(data.to_dict())
+  whole.num_classes *= data.merge_classes  # those of the set itself
+  train, test = _SOURCES[data.source].load(whole, data_dir)
+  if data.merge_classes > 1:
+    train, test = (merge_classes(each, data.merge_classes) for each in (train, test))
+  if data.adapt:
+    size, channels = data.image_size, data.channels
+    train, test = (adapt.adapt(split, size, channels) for split in (train, test))
   _check(train, data, data.train_split)
   _check(test, data, data.test_split)
   if data.hierarchy:
@@ -132,10 +142,11 @@ def _check(split: Split, data: ConfigDict, part: str) -> None:
   if channels != data.channels:
     raise UserError(
       f'data.channels={data.channels} but the images of {data.name} have {channels};'
-      f' set data.channels={channels}'
+      f' set data.channels={channels}, or data.adapt=True to change the images'
     )
   if not height == width == data.image_size:
     raise UserError(
       f'data.image_size={data.image_size} but the images of {data.name} are'
-      f' {height}x{width} pixels; set data.image_size={height}'
+      f' {height}x{width} pixels; set data.image_size={height}, or data.adapt=True to'
+      ' change the images'
     )

@@ -4,9 +4,9 @@ Sources differ in where their pixels and labels are; behind these functions they
 the same, and none has to hold what it can compute or read on demand.
 """
 
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ def _by_id(image_id: int) -> str:
   return f'image {image_id}'
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Split:
   """The images `0..num_images-1` of one part of a set.
 
@@ -85,6 +85,32 @@ def in_memory(
     label_names=tuple(label_names),
     fingerprint=fingerprint(images.shape, sample, labels, tuple(label_names)),
     shape=images.shape[1:],
+  )
+
+
+def merge_classes(split: Split, number: int) -> Split:
+  """Returns the part with each `number` classes in a row as one.
+
+  An image whose labels become the same has that label once.
+  """
+
+  def labels(ids: Ids) -> NDArray[np.int32]:
+    found = split.labels(ids)
+    merged = np.where(found < 0, -1, found // number)
+    for i in range(1, merged.shape[1]):
+      again = (merged[:, :i] == merged[:, i : i + 1]).any(1)
+      merged[again, i] = -1
+    # Those that are left stand first.
+    order = np.argsort(merged < 0, axis=1, kind='stable')
+    return np.take_along_axis(merged, order, axis=1)
+
+  names = split.label_names
+  return dataclasses.replace(
+    split,
+    num_classes=-(-split.num_classes // number),
+    labels=labels,
+    label_names=tuple(names[i] for i in range(0, len(names), number)),
+    fingerprint=fingerprint(split.fingerprint, 'merge', number),
   )
 
 

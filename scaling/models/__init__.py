@@ -1,7 +1,7 @@
-"""The networks, and the only home of flax: the rest sees two plain functions.
+"""The networks, and the only home of flax: the rest sees three plain functions.
 
-`init(key) -> variables` and `apply(variables, images, train) -> (logits, batch_stats)`,
-where variables is `{'params': ..., 'batch_stats': ...}`, the second empty without batch
+`init(key) -> variables`, `apply(variables, images, train) -> (logits, batch_stats)` and
+`features(variables, images) -> [B, F]`, where variables is `{'params': ..., 'batch_stats': ...}`, the second empty without batch
 norm.
 """
 
@@ -25,7 +25,7 @@ PADDING = -1e9
 
 
 class Model(NamedTuple):
-  """A network as two pure functions.
+  """A network as pure functions; `features(variables, images)` is what its head sees.
 
   Outputs beyond the classes, which fill the head up to `model.head_multiple`, have the
   logit `PADDING` and no gradient.
@@ -33,6 +33,7 @@ class Model(NamedTuple):
 
   init: Callable[[jax.Array], Any]
   apply: Callable[[Any, jax.Array, bool], tuple[jax.Array, Any]]
+  features: Callable[[Any, jax.Array], jax.Array]
 
 
 def _resnet(model: ConfigDict, **shared: Any) -> nn.Module:
@@ -94,4 +95,7 @@ def build(config: ConfigDict) -> Model:
       logits = jnp.where(padding, PADDING, logits)
     return logits, new.get('batch_stats', {}) if train else variables['batch_stats']
 
-  return Model(init, apply)
+  def features(variables: Any, images: jax.Array) -> Any:
+    return module.clone(num_classes=0).apply(variables, images, train=False)
+
+  return Model(init, apply, features)

@@ -3,10 +3,7 @@
 Pre-activation bottlenecks with the stride on the 3x3 convolution, group norm of 32
 groups (Wu & He 2018) and standardised weights (Qiao et al. 2019). R50x3 is depth 50 with
 width 3 x 64. Kernels are `[height, width, in, out]` and blocks and units are numbered as
-in the published files, where `block1_unit01/a_conv/kernel` here is
-`resnet/block1/unit01/a/standardized_conv2d/kernel`, `a_norm/{scale,bias}` is
-`a/group_norm/{gamma,beta}`, `proj_conv` is `a/proj/standardized_conv2d`, `norm` is
-`group_norm`, and `head` is `head/conv2d` with two axes of one more.
+in the published files; `scaling.weight_names` has their names.
 """
 
 import functools
@@ -102,4 +99,4 @@ class BiT(nn.Module):
         )(x)
     x = nn.relu(_group_norm(dtype=self.dtype, name='norm')(x))
     x = x.mean((1, 2), dtype=jnp.float32)
-    return head(self.num_classes, self.head_bias, self.dtype)(x)
+    return head(x, self.num_classes, self.head_bias, self.dtype)

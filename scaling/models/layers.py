@@ -36,18 +36,22 @@ def he_normal(key: jax.Array, shape: Sequence[int], dtype: jnp.dtype) -> jax.Arr
   return (flat * math.sqrt(2 / fan_out)).reshape(shape)
 
 
-def head(num_outputs: int, bias: float, dtype: Any) -> nn.Dense:
-  """Returns the classifier, by the name that the sharding rules know.
+def head(features: jax.Array, num_outputs: int, bias: float, dtype: Any) -> jax.Array:
+  """Returns logits `[B, num_outputs]`, or without outputs the features `[B, F]`.
 
-  It starts from zeros, so that all classes begin alike, and computes in float32 or wider.
+  The classifier has the name that the sharding rules know. It starts from zeros, so that
+  all classes begin alike, and computes in float32 or wider.
   """
+  wide = jnp.promote_types(dtype, jnp.float32)
+  if not num_outputs:
+    return features.astype(wide)
   return nn.Dense(
     num_outputs,
     kernel_init=nn.initializers.zeros,
     bias_init=nn.initializers.constant(bias),
-    dtype=jnp.promote_types(dtype, jnp.float32),
+    dtype=wide,
     name='head',
-  )
+  )(features)
 
 
 class Conv(nn.Module):

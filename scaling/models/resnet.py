@@ -131,7 +131,7 @@ class ResNet(nn.Module):
           x = block(stride=1, name=f'stage{i + 1}_block{j}')(x)
     wide = jnp.promote_types(self.dtype, jnp.float32)
     x = x.mean((1, 2), dtype=wide)
-    return head(self.num_classes, self.head_bias, self.dtype)(x)
+    return head(x, self.num_classes, self.head_bias, self.dtype)
 
 
 def stack(tree: Any) -> Any:

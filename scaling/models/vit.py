@@ -93,4 +93,4 @@ class ViT(nn.Module):
       x = Block(self.heads, self.mlp_dim, self.dtype, name=f'block{i + 1:02d}')(x)
     x = _norm(dtype=self.dtype, name='norm')(x)
     x = x[:, 0] if self.pool == 'token' else x.mean(1, dtype=jnp.float32)
-    return head(self.num_classes, self.head_bias, self.dtype)(x)
+    return head(x, self.num_classes, self.head_bias, self.dtype)

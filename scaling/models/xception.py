@@ -90,4 +90,4 @@ class Xception(nn.Module):
     x = nn.relu(separable(48 * w, 'exit2_1')(x, train))
     x = nn.relu(separable(64 * w, 'exit2_2')(x, train))
     x = x.mean((1, 2), dtype=jnp.float32)
-    return head(self.num_classes, self.head_bias, self.dtype)(x)
+    return head(x, self.num_classes, self.head_bias, self.dtype)

@@ -348,3 +348,29 @@ def test_doctor_says_what_the_machine_is_and_what_limits_it(call, error, tmp_pat
   assert status == 0
   assert 'compute: ' in out
   assert err.startswith('measuring: ')
+
+
+def test_export_writes_the_weights_of_one_cell(call, error, tiny_config, tmp_path):
+  from safetensors.numpy import load_file
+
+  from scaling.train import train
+
+  study, out = tmp_path / 'study', tmp_path / 'cell.safetensors'
+  config = tiny_config({'train.steps': 2})
+  cells = sweep.make_cells(config, [{'seed': 0}, {'seed': 1}])
+  sweep.write_study(study, config, 'tiny.py', cells)
+  folder = sweep.cell_folder(study, cells[0].name)
+  train(config, folder)
+  words = ('export', 'seed0', f'--workdir={study}', f'--out={out}')
+  assert call(*words) == (
+    0,
+    f'written: {out}, 37 arrays such as params/stem_norm/scale\n',
+    '',
+  )
+  assert load_file(out)['params/head/bias'].shape == (10,)
+  assert call('export', folder, f'--out={tmp_path / "cell.npz"}')[0] == 0
+  assert 'no checkpoint 1; use 2' in error(*words, '--step=1')
+  assert "'resnet8' may be any of 2" in error('export', 'resnet8', *words[2:])
+  line = error('export', 'seed1', *words[2:])
+  assert 'has no checkpoint yet; train the cell first' in line
+  assert 'must end in .safetensors or .npz' in error(*words[:3], '--out=cell.pt')

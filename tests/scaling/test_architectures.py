@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from scaling import architectures, cost, models, optim, step
+from scaling import architectures, cost, models, optim, step, weight_names
 from scaling import config as config_lib
 from scaling.errors import UserError
 
@@ -92,32 +92,17 @@ def test_flops_of_depthwise_convolutions_counted_by_hand():
 def test_parts_of_bit_are_those_of_the_published_files():
   config = make('bit', 50, 64)
   params = jax.eval_shape(models.build(config).init, jax.random.key(0))['params']
-  leaves = {'kernel': 'kernel', 'scale': 'gamma', 'bias': 'beta'}
-
-  def published(part, leaf):
-    """Returns the name of a leaf in BiT-M-R50x1.npz, below `resnet/`."""
-    if part == 'head':
-      return f'head/conv2d/{leaf}'
-    *unit, layer = part.rpartition('/')
-    path = {
-      'root_conv': 'root_block/standardized_conv2d',
-      'norm': 'group_norm',
-      'proj_conv': 'a/proj/standardized_conv2d',
-      **{f'{x}_conv': f'{x}/standardized_conv2d' for x in 'abc'},
-      **{f'{x}_norm': f'{x}/group_norm' for x in 'abc'},
-    }[layer]
-    return ''.join(unit).replace('_', '/') + f'{path}/{leaves[leaf]}'
-
-  found = {
-    published('/'.join(key.key for key in path[:-1]), path[-1].key): leaf.shape
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params)
-  }
+  found = {}
+  for keys, leaf in jax.tree_util.tree_leaves_with_path({'params': params}):
+    path = jax.tree_util.keystr(keys, simple=True, separator='/')
+    place = weight_names.big_transfer(path, leaf.ndim)
+    found[place.name.removeprefix('resnet/')] = place.shape(leaf.shape)
   # As big_transfer's PyTorch code reads them.
   expected: dict[str, tuple[int, ...]] = {
     'root_block/standardized_conv2d/kernel': (7, 7, 3, 64),
     'group_norm/gamma': (2048,),
     'group_norm/beta': (2048,),
-    'head/conv2d/kernel': (2048, 10),
+    'head/conv2d/kernel': (1, 1, 2048, 10),
     'head/conv2d/bias': (10,),
   }
   channels = 64

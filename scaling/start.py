@@ -1,0 +1,99 @@
+"""What a cell's weights start from: random numbers, another cell, or a file."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from scaling import checkpoint, trained, weights
+from scaling.errors import UserError
+from scaling.step import Program, State
+
+
+def first_state(
+  config: ConfigDict, workdir: pathlib.Path, program: Program, key: jax.Array
+) -> State:
+  """Returns the state of a cell before its own first update.
+
+  Args:
+    config: of the cell.
+    workdir: its folder; the cell that it starts from lies beside it.
+    program: of the cell.
+    key: of the random weights.
+
+  Raises:
+    UserError: when that cell or file is missing, or of another network: it names the
+      first leaf that differs.
+  """
+  init = config.init
+  if init.cell and init.part == 'state':
+    saved = source(config, workdir) / 'checkpoints'
+    return program.load(checkpoint.read(saved, program.stored, init.step))
+  state = program.init(key)
+  if init.cell:
+    folder = source(config, workdir)
+    return _with(program, state, trained.load(folder, init.step)[1], init, folder)
+  if init.file:
+    head = 'new' if init.head == 'new' else 'file'
+    read = weights.read_weights(init.file, config, head)
+    return _with(program, state, read, init, init.file)
+  return state
+
+
+def source(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the cell that this one starts from.
+
+  Raises:
+    UserError: when it has not been trained.
+  """
+  folder = workdir.absolute().parent / config.init.cell
+  if not (folder / 'checkpoints').is_dir():
+    raise UserError(
+      f'init.cell={config.init.cell} has not been trained: {folder} has no checkpoints; '
+      'train it first, in the same study'
+    )
+  return folder
+
+
+def _with(
+  program: Program, state: State, variables: Any, init: ConfigDict, where: Any
+) -> State:
+  """Returns the state with other weights, all but the head if that is to be new."""
+  stored = program.store(state)
+  own = {'params': stored.params, 'batch_stats': stored.batch_stats}
+  if init.head == 'new':
+    head = own['params']['head']
+    variables = {**variables, 'params': {**variables['params'], 'head': head}}
+  difference = first_difference(variables, own)
+  if difference is not None:
+    kept = "; init.head='new' leaves the head out" if '/head/' in difference else ''
+    raise UserError(f'{where} holds another network: {difference}{kept}')
+  placed = jax.tree.map(
+    lambda new, old: jax.device_put(np.asarray(new), old.sharding), variables, own
+  )
+  ema = None if stored.ema is None else jax.tree.map(lambda leaf: leaf.copy(), placed)
+  return program.load(
+    dataclasses.replace(
+      stored, params=placed['params'], batch_stats=placed['batch_stats'], ema=ema
+    )
+  )
+
+
+def first_difference(there: Any, here: Any) -> str | None:
+  """Returns the first leaf whose shape differs, in words, or None."""
+  old, new = (
+    {
+      jax.tree_util.keystr(path, simple=True, separator='/'): list(leaf.shape)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+    for tree in (there, here)
+  )
+  for path in dict.fromkeys([*new, *old]):
+    if old.get(path) != new.get(path):
+      return (
+        f'{path} is {old.get(path, "absent")} there and {new.get(path, "absent")} here'
+      )
+  return None
