@@ -20,6 +20,7 @@ setup(
     'scaling',
     'scaling.data',
     'scaling.data.prepare',
+    'scaling.dedup',
     'scaling.evals',
     'scaling.models',
     'configs',
@@ -57,11 +58,12 @@ setup(
     # The peers of experiments.benchmarks.train_step and input, with their decoder of
     # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
     'bench': ['grain>=0.2.12', 'torch>=2.4'],  # peers of experiments.benchmarks
+    'dedup': ['faiss-cpu>=1.9'],  # nearest neighbours, for `scaling dedup`
     'gcs': ['gcsfs>=2024.6'],  # gs://
     'ray': ['ray>=2.60'],  # sweeps on a cluster of Ray
     's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
-    'test': ['hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
+    'test': ['faiss-cpu>=1.9', 'hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],
   },
   entry_points={'console_scripts': ['scaling=experiments.cli:main']},

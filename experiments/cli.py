@@ -12,12 +12,18 @@ from absl import flags
 from ml_collections import config_flags
 
 import configs
-from experiments import data_verbs, reproduce, sweep_verbs, verbs
+from experiments import data_verbs, dedup_verb, reproduce, sweep_verbs, verbs
 from experiments.verbs import OK, USAGE, Args
 from scaling.config import suggest
 from scaling.errors import UserError
 
-VERBS = sweep_verbs.VERBS | verbs.VERBS | reproduce.VERBS | data_verbs.VERBS
+VERBS = (
+  sweep_verbs.VERBS
+  | verbs.VERBS
+  | reproduce.VERBS
+  | data_verbs.VERBS
+  | dedup_verb.VERBS
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,6 +175,10 @@ def _float(name: str, default: float | None, text: str, lower: float) -> Callabl
   )
 
 
+def _enum(name: str, default: str, values: list[str], text: str) -> Callable:
+  return lambda v, _: flags.DEFINE_enum(name, default, values, text, flag_values=v)
+
+
 def _bool(name: str, text: str) -> Callable:
   return lambda v, _: flags.DEFINE_bool(name, False, text, flag_values=v)
 
@@ -314,6 +324,22 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'data prepare workers': _integer('workers', None, 'processes; default one a core'),
   'train_split': _string('train_split', None, 'training part, as data.train_split'),
   'test_split': _string('test_split', None, 'test part, as data.test_split'),
+  'dedup config': _config(_OF_SET),
+  'dedup out': _string('out', None, 'folder for the report, tables and pictures'),
+  'train_dir': _string('train_dir', None, 'where the first set lies'),
+  'test_dir': _string('test_dir', None, 'where the second set lies'),
+  'train_part': _enum('train_part', 'train', ['train', 'test'], 'of the first set'),
+  'test_part': _enum('test_part', 'test', ['train', 'test'], 'of the second set'),
+  'k': _integer('k', 4, 'candidates that are looked at for each test image'),
+  'fpr': _float(
+    'fpr', 0.001, 'share of images without a duplicate that may be taken for one', 0.0
+  ),
+  'correct': _string(
+    'correct', None, 'CSV of id and correct (0 or 1): accuracy without the duplicates'
+  ),
+  'margin': _float(
+    'margin', 0.5, 'points of accuracy that a change must be known to', 0.0
+  ),
   'all': _bool('all', 'read every image and label of large sets too'),
   'name': _string('name', None, 'of the prepared set'),
   'short_side': _integer(

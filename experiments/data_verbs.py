@@ -14,29 +14,35 @@ from experiments.verbs import INTERRUPTED, OK, Args, Verb
 from scaling.errors import UserError
 
 _RECORDS = ('array_record', 'tfds')  # where a label costs the image that comes along
-_BY_NUMBER = ('array_record', 'tar')  # where only classes.txt tells how many there are
-_CONFIG = 'base'  # where none is named
-_BASE = pathlib.Path(configs.__file__).parent / f'{_CONFIG}.py'
+BY_NUMBER = ('array_record', 'tar')  # where only classes.txt tells how many there are
+CONFIG = 'base'  # where none is named
+_BASE = pathlib.Path(configs.__file__).parent / f'{CONFIG}.py'
 _PARTS = {'idx': ('train', 't10k')}  # where they have other names than train and test
 
 
-def _named(args: Args) -> ConfigDict:
-  """Returns the `data` part of the config with what the words and flags say."""
-  source, _, name = args.rest[0].partition(':')
+def named(args: Args, word: str) -> ConfigDict:
+  """Returns the `data` part of the config with what SOURCE[:NAME] and the flags say."""
+  source, _, name = word.partition(':')
   data = args.config.data.copy_and_resolve_references()
   data.source, data.name = source, name or source
   usual = _PARTS.get(source, ('train', 'test'))
   for field, part in zip(('train_split', 'test_split'), usual, strict=True):
-    if args.values[field]:
+    if args.values.get(field):
       data[field] = args.values[field]
     elif args.config_file == _BASE and f'data.{field}' not in args.overrides:
       data[field] = part
+  return data
+
+
+def _with_classes(args: Args) -> ConfigDict:
+  """Returns the `data` part of the config, where it is known how many classes there are."""
+  data = named(args, args.rest[0])
   told = args.config_file != _BASE or 'data.num_classes' in args.overrides
   classes = pathlib.Path(args.data_dir or '.').expanduser() / 'classes.txt'
-  if source in _BY_NUMBER and not (told or classes.is_file()):
+  if data.source in BY_NUMBER and not (told or classes.is_file()):
     raise UserError(
-      f'{source} files have class numbers, which do not tell how many classes there are; '
-      'pass --config.data.num_classes=N, or name them in classes.txt'
+      f'{data.source} files have class numbers, which do not tell how many classes there '
+      'are; pass --config.data.num_classes=N, or name them in classes.txt'
     )
   return data
 
@@ -52,7 +58,7 @@ def run_prepare(args: Args) -> int:
   from experiments import prepare_shards
   from scaling.data.prepare import plans, prepared
 
-  data = _named(args)
+  data = _with_classes(args)
   options = plans.Options(
     short_side=args.short_side,
     quality=args.quality,
@@ -124,7 +130,7 @@ def run_inspect(args: Args) -> int:
   from analysis import document
   from experiments import inspect_set
 
-  data = _named(args)
+  data = _with_classes(args)
   out = pathlib.Path(args.out).expanduser() if args.out else None
   if out is not None:
     # Before anything is read, for that may take long.
@@ -162,7 +168,7 @@ VERBS = {
     (*_SET, 'all', 'out'),
     run_inspect,
     words=('SOURCE[:NAME]',),
-    config=_CONFIG,
+    config=CONFIG,
   ),
   'data prepare': Verb(
     'turns any image set into ArrayRecord shards for source tfds',
@@ -187,6 +193,6 @@ VERBS = {
     run_prepare,
     ('out', 'name'),
     ('SOURCE[:NAME]',),
-    _CONFIG,
+    CONFIG,
   ),
 }

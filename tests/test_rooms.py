@@ -20,6 +20,7 @@ HOMES = {
   'absl': 'experiments/cli.py',
   'array_record': ('scaling/data/', 'experiments/benchmarks/input_peers.py'),
   'clu': 'scaling/step.py',
+  'faiss': 'scaling/dedup/neighbours.py',
   'flax': 'scaling/models/',
   'grain': 'experiments/benchmarks/input_peers.py',
   'matplotlib': 'analysis/figures.py',

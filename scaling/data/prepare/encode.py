@@ -128,7 +128,7 @@ def store(
       pixels = np.asarray(image).reshape(header.height, header.width, channels)
     else:
       pixels = decode(encoded, channels, where)
-    return Stored(_jpeg(_shrink(pixels, short_side), quality), header)
+    return Stored(jpeg(_shrink(pixels, short_side), quality), header)
   if header.format in _KEPT:
     return Stored(encoded, header)
   return Stored(png(decode(encoded, channels, where)), header)
@@ -158,7 +158,8 @@ def _shrink(pixels: NDArray[np.uint8], short_side: int) -> NDArray[np.uint8]:
   return resized.reshape(size[1], size[0], channels)
 
 
-def _jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+def jpeg(pixels: NDArray[np.uint8], quality: int) -> bytes:
+  """Returns the pixels `[H, W, C]` as a JPEG file of this quality, 1 to 95."""
   file = io.BytesIO()
   _picture(pixels).save(file, 'JPEG', quality=quality)
   return file.getvalue()

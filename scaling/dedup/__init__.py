@@ -1,0 +1,1 @@
+"""Near-duplicates between two image sets: found, judged, and the judgement measured."""
