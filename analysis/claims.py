@@ -99,10 +99,10 @@ def on_par(
   if -margin < found.lo and found.hi < margin:
     because = f'the interval is within {size}'
     return Verdict(claim, published, measured, 'holds', because)
-  if found.lo > 0 or found.hi < 0:
-    because = f'the interval leaves out 0, and is not within {size}'
+  if found.lo >= margin or found.hi <= -margin:
+    because = f'the interval is beyond {size}'
     return Verdict(claim, published, measured, 'does not hold', because)
-  because = f'the interval is wider than {size}; more seeds'
+  because = f'the interval has less and more than {size}; more seeds'
   return Verdict(claim, published, measured, 'cannot say', because)
 
 
@@ -125,10 +125,10 @@ def straight(
   share = f'a tenth of the gain ({words.gain(limit, kind, False)})'
   if -limit < middle.lo and middle.hi < limit:
     return Verdict(claim, published, measured, 'holds', f'it is less than {share}')
-  if middle.lo > 0 or middle.hi < 0:
-    because = f'it is not 0, nor less than {share}'
+  if middle.lo >= limit or middle.hi <= -limit:
+    because = f'it is more than {share}'
     return Verdict(claim, published, measured, 'does not hold', because)
-  because = f'the interval has 0 and more than {share}; more seeds'
+  because = f'the interval has less and more than {share}; more seeds'
   return Verdict(claim, published, measured, 'cannot say', because)
 
 
