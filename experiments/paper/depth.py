@@ -47,7 +47,7 @@ def sweep(config: ConfigDict, scale: Scale) -> list[dict[str, Any]]:
 def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   metric, words = metric_of(config)
   rows = with_arms(table, metric, lambda row: f'depth {row["depth"]:g}')
-  fits = fit_table(rows, group=('depth',), progress=None).fits[metric]
+  fits = fit_table(rows, group=('depth',)).fits.get(metric, {})
   found = interaction({key[0]: each for key, each in fits.items()})
   window = next((d for d in found.differences if d.where == 'window'), None)
   estimate = None

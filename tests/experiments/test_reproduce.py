@@ -11,6 +11,9 @@ from configs.cooldowns import cooldowns
 from experiments import paper, reproduce
 from experiments.paper.scales import SCALES
 
+# ml_collections loads config files in a way that Python 3.11 already warns about.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+
 WORDS = (
   '--sizes=64,128,256,512', '--depths=8,14', '--seeds=2', '--epochs=16',
   '--config.model.width=4', '--config.data.image_size=8',
