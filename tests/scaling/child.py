@@ -43,12 +43,13 @@ def die_at(where: str, step: int, workdir: pathlib.Path) -> None:
     if at >= step:
       die()
 
-  def evaluate_and_die(program, state, batches):
+  def evaluate_and_die(program, state, batches, *rest):
     def fatal():
       yield next(batches)
       die()
 
-    return evaluate(program, state, fatal() if int(state.step) >= step else batches)
+    tested = fatal() if int(state.step) >= step else batches
+    return evaluate(program, state, tested, *rest)
 
   def watch():
     while not list(workdir.glob('checkpoints/*tmp/*tmp/ocdbt.process_0/d/*')):
