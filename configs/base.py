@@ -85,12 +85,12 @@ def get_config() -> ml_collections.ConfigDict:
   # Another set that the network's frozen features are judged on after the last step;
   # images come at the size and with the channels of `data`. docs/transfer.md
   transfer = config.transfer = ml_collections.ConfigDict()
-  transfer.source = ''  # as data.source, and so on; '': none
-  transfer.name = ''
-  transfer.train_split = 'train'
-  transfer.test_split = 'test'
-  transfer.label_key = 'label'
-  transfer.num_classes = 10
+  transfer.source = ''  # as data.source; '': none
+  transfer.name = ''  # as data.name
+  transfer.train_split = 'train'  # the classifiers learn from
+  transfer.test_split = 'test'  # and are judged on
+  transfer.label_key = 'label'  # source tfds: the feature with the label
+  transfer.num_classes = 10  # of that set
   transfer.procedural_seed = 1  # source procedural: what its classes look like
   transfer.shots = (1, 5, 10, 25)  # images a class of each few-shot classifier
   transfer.draws = 3  # of these images, to average over

@@ -103,6 +103,8 @@ def train(
       'data_fingerprint': train_split.fingerprint,
       'test_fingerprint': test_split.fingerprint,
     }
+    if config.init.cell and checkpoints.latest_step is None:
+      start.source(config, workdir)  # before it is compiled in vain
     judged_on = None
     if config.transfer.source:
       judged_on = transfer.load(config, train_split, data_dir)

@@ -4,6 +4,7 @@ The talk asks it and leaves it open. A network is made deeper and, in another ar
 until both cost the same FLOPs.
 """
 
+import bisect
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -46,9 +47,11 @@ def networks(config: ConfigDict, scale: Scale) -> dict[str, dict[str, int]]:
 
   shallow, deep, width = scale.depths[0], scale.depths[-1], config.model.width
   target = flops(deep, width)
-  step = max(1, width // 8)
-  widths = range(width, 8 * width, step)
-  wide = min(widths, key=lambda wider: abs(flops(shallow, wider) - target))
+  # FLOPs grow with width, so a few of the many networks need to be counted.
+  widths = range(width, 8 * width, max(1, width // 8))
+  above = bisect.bisect_left(widths, target, key=lambda wider: flops(shallow, wider))
+  near = widths[max(0, above - 1) : above + 1]
+  wide = min(near, key=lambda wider: abs(flops(shallow, wider) - target))
   return {
     BASE: {'model.depth': shallow, 'model.width': width},
     DEEPER: {'model.depth': deep, 'model.width': width},
