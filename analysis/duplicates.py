@@ -2,7 +2,7 @@
 
 import statistics
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,11 +116,10 @@ def effect(
     )
   if correct.dtype != bool or duplicated.dtype != bool:
     raise ValueError('correct and duplicated must be boolean')
-  num = len(correct)
-  # All there is to resample: images with a duplicate or without, right or wrong.
+  # Images with a duplicate or without, right or wrong.
   cells = np.bincount(2 * duplicated + correct, minlength=4)
   wrong, right, copied_wrong, copied_right = cells.tolist()
-  whole = share(right + copied_right, num)
+  whole = share(right + copied_right, len(correct))
   clean = share(right, wrong + right)
   copied = share(copied_right, copied_wrong + copied_right)
   if not clean.num or copied.num < FEWEST:
@@ -130,11 +129,7 @@ def effect(
     nan = float('nan')
     change = clean.value - whole.value
     return Effect(whole, clean, copied, change, nan, nan, f'cannot say: {few}')
-  draws = np.random.default_rng(seed).multinomial(num, cells / num, _DRAWS)
-  changes = draws[:, 1] / np.maximum(draws[:, 0] + draws[:, 1], 1)
-  changes = changes - (draws[:, 1] + draws[:, 3]) / num
-  lo, hi = np.quantile(changes, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
-  change = clean.value - whole.value
+  change, lo, hi = change_of_mean(correct, duplicated, seed)
   span = words.interval(lo, hi, 'accuracy', signed=True)
   if lo > 0 or hi < 0:
     verdict = f'changes by {words.gain(change, "accuracy")} points ({span})'
@@ -143,3 +138,31 @@ def effect(
   else:
     verdict = 'no significant change'
   return Effect(whole, clean, copied, change, lo, hi, verdict)
+
+
+def change_of_mean(
+  values: NDArray[Any], duplicated: NDArray[np.bool_], seed: int = 0
+) -> tuple[float, float, float]:
+  """Returns what leaving out duplicated images does to a mean, and its 90% interval.
+
+  A bootstrap over images: both means are taken of the same resampled ones.
+
+  Args:
+    values: `[N]` of the images, of few different values: right or wrong, or how much
+      more often right.
+    duplicated: `[N]`.
+    seed: of the bootstrap.
+  """
+  # All there is to resample is how often each value comes with and without a duplicate.
+  kinds, counts = np.unique(
+    np.stack([np.asarray(values, float), duplicated]), axis=1, return_counts=True
+  )
+  draws = np.random.default_rng(seed).multinomial(
+    len(values), counts / len(values), _DRAWS
+  )
+  rows = np.concatenate([counts[None], draws])  # the images themselves, then the draws
+  clean = rows * (kinds[1] == 0)
+  changes = clean @ kinds[0] / np.maximum(clean.sum(1), 1)
+  changes -= rows @ kinds[0] / len(values)
+  lo, hi = np.quantile(changes[1:], [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2]).tolist()
+  return float(changes[0]), lo, hi

@@ -317,6 +317,8 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'data prepare config': _config(_OF_SET),
   'data inspect out': _string('out', None, 'folder for the report, tables and figures'),
   'export out': _string('out', None, 'file to write, .safetensors or .npz'),
+  'predict out': _string('out', None, 'CSV file to write'),
+  'predict workdir': _string('workdir', None, 'folder of the study that has the cell'),
   'export workdir': _string('workdir', None, 'folder of the study that has the cell'),
   'step': _integer('step', 0, 'of the checkpoint; 0: the newest', 0),
   'data prepare out': _string('out', None, 'folder of prepared sets, made if missing'),

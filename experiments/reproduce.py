@@ -81,6 +81,8 @@ def run_reproduce(args: Args) -> int:
 
 
 def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int:
+  import pandas as pd
+
   from analysis import paper_report, results
 
   missing, about = [], {}
@@ -103,6 +105,11 @@ def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int
       f'no cell of the study has a result yet, so nothing is judged: {len(missing)} '
       'are missing'
     )
+  if study.measure and not args.results:
+    more = study.measure(
+      table, config, scale, pathlib.Path(args.workdir), folder, args.data_dir
+    )
+    table = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
   findings = study.judge(table, config, scale)
   written = paper_report.write_paper_report(
     folder,

@@ -143,17 +143,39 @@ def run_train(args: Args) -> int:
   return OK
 
 
+def _cell(args: Args) -> pathlib.Path:
+  """Returns the folder of the cell that the first word names."""
+  if args.workdir:
+    return sweep.find_cell(pathlib.Path(args.workdir), args.rest[0])
+  return pathlib.Path(args.rest[0])
+
+
 def run_export(args: Args) -> int:
   # Numbers are copied, and the devices may be busy with training them.
   os.environ['JAX_PLATFORMS'] = 'cpu'
   from scaling import trained, weights
 
-  cell = pathlib.Path(args.rest[0])
-  if args.workdir:
-    cell = sweep.find_cell(pathlib.Path(args.workdir), args.rest[0])
-  config, variables = trained.load(cell, args.step)
+  config, variables = trained.load(_cell(args), args.step)
   names = weights.write_weights(args.out, config, variables)
   print(f'written: {args.out}, {len(names)} arrays such as {names[-1]}')
+  return OK
+
+
+def run_predict(args: Args) -> int:
+  from scaling import sharding, trained
+  from scaling.data import sources
+  from scaling.evals import predictions
+
+  out = pathlib.Path(args.out)
+  if not out.parent.is_dir():  # before anything is computed
+    raise UserError(f'--out={out}: there is no folder {out.parent}; make it first')
+  config, variables = trained.load(_cell(args), args.step)
+  _, test = sources.load(config.data, args.data_dir)
+  found = predictions.predict(config, variables, test, sharding.make_mesh())
+  predictions.write_csv(out, found)
+  right = int(found.correct.sum())
+  print(f'{right:,} of {test.num_images:,} test images are classified correctly')
+  print(f'written: {out}')
   return OK
 
 
@@ -332,6 +354,16 @@ VERBS = {
     'scaling export resnet20-n1000-seed0 --workdir=runs/digits --out=cell.safetensors',
     ('workdir', 'out', 'step'),
     run_export,
+    ('out',),
+    words=('CELL',),
+  ),
+  'predict': Verb(
+    'writes what a trained cell says of each test image',
+    'CELL as for `scaling export`. A row per test image: id, label (several with spaces '
+    'between), predicted, confidence, correct. `scaling dedup --correct=FILE` takes it.',
+    'scaling predict resnet20-n1000-seed0 --workdir=runs/digits --out=predictions.csv',
+    ('workdir', 'data_dir', 'out', 'step'),
+    run_predict,
     ('out',),
     words=('CELL',),
   ),

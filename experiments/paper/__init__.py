@@ -17,6 +17,7 @@ NAMES = (
   'label_noise',
   'transfer',
   'initialisation',
+  'dedup',
   'schedule',
 )
 

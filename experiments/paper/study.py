@@ -61,6 +61,8 @@ class PaperStudy:
     fields: fields of the config that all cells share, from config and scale.
     sweep: overrides of each cell, from config and scale.
     judge: from the table of results, config and scale.
+    measure: what else the trained cells are asked: returns rows to add to the table,
+      from the table, config, scale, the study's folder, that of its page, and data_dir.
   """
 
   title: str
@@ -69,6 +71,7 @@ class PaperStudy:
   fields: Callable[[ConfigDict, Scale], Fields]
   sweep: Callable[[ConfigDict, Scale], list[dict[str, Any]]]
   judge: Callable[[Any, ConfigDict, Scale], Findings]
+  measure: Callable[..., list[dict[str, Any]]] | None = None
 
 
 def metric_of(config: ConfigDict) -> tuple[str, str]:

@@ -88,6 +88,27 @@ def in_memory(
   )
 
 
+def take(split: Split, ids: Callable[[Ids], Ids], num_images: int) -> Split:
+  """Returns a part of `num_images` of the images, such as a subset.
+
+  Args:
+    split: to take them from.
+    ids: maps places in the new part to ids in the old one.
+    num_images: of the new part.
+  """
+  images, encoded = split.images, split.encoded
+  return dataclasses.replace(
+    split,
+    num_images=num_images,
+    labels=lambda places: split.labels(ids(places)),
+    images=None if images is None else lambda places: images(ids(places)),
+    encoded=None if encoded is None else lambda places: encoded(ids(places)),
+    where=lambda place: split.where(int(ids(np.array([place]))[0])),
+    generate=None,  # it would have to know the ids on the device
+    fingerprint=fingerprint(split.fingerprint, ids(np.arange(min(num_images, 1000)))),
+  )
+
+
 def merge_classes(split: Split, number: int) -> Split:
   """Returns the part with each `number` classes in a row as one.
 

@@ -102,3 +102,19 @@ def test_the_seed_alone_decides():
 def test_bad_input(correct, duplicated, message):
   with pytest.raises(ValueError, match=message):
     duplicates.effect(np.array(correct), np.array(duplicated))
+
+
+def test_change_of_a_mean_is_that_of_a_plain_bootstrap():
+  rng = np.random.default_rng(0)
+  duplicated = rng.random(800) < 0.2
+  values = rng.integers(-1, 2, 800) + 0.0  # right only in the first run, in both, ...
+  values[duplicated] += 1
+  change, lo, hi = duplicates.change_of_mean(values, duplicated)
+  assert change == pytest.approx(values[~duplicated].mean() - values.mean())
+  drawn = rng.integers(0, 800, (4000, 800))
+  kept = ~duplicated[drawn]
+  plain = (values[drawn] * kept).sum(1) / kept.sum(1) - values[drawn].mean(1)
+  # Two bootstraps of some thousands of draws differ by a few hundredths of their width.
+  np.testing.assert_allclose(
+    [lo, hi], np.quantile(plain, [0.05, 0.95]), atol=0.05 * (hi - lo)
+  )

@@ -22,6 +22,16 @@ WORDS = (
 )  # fmt: skip
 
 
+# What `measure` of dedup adds to the table.
+MEASURED = tuple(
+  f'dedup/{name}'
+  for name in (
+    'clean', 'duplicated', 'change', 'change_lo', 'change_hi',
+    'gain_change', 'gain_change_lo', 'gain_change_hi',
+  )
+)  # fmt: skip
+
+
 def cells_of(name, scale='laptop'):
   config = procedural.get_config()
   return reproduce.cells_of(paper.load(name), config, SCALES[scale], {}), config
@@ -33,9 +43,12 @@ def pretended(name):
   swept = sorted({field for cell in cells for field in cell.overrides})
   rows = []
   for cell, metric in itertools.product(
-    cells, ('test/top1', 'transfer/10_shot', 'transfer/probe', 'test/map100')
+    cells,
+    ('test/top1', 'transfer/10_shot', 'transfer/probe', 'test/map100', *MEASURED),
   ):
     data, train = cell.config.data, cell.config.train
+    if metric in MEASURED and name != 'dedup':
+      continue
     if metric.startswith('transfer') and not cell.config.transfer.source:
       continue
     if (metric == 'test/map100') != (
@@ -185,3 +198,47 @@ def test_a_study_from_its_command_to_its_page_and_again_from_its_table(run, tmp_
   assert (tmp_path / 'schedule.png').read_bytes() == (
     workdir / 'report' / 'schedule.png'
   ).read_bytes()
+
+
+def test_few_duplicates_say_nothing():
+  table, config = pretended('dedup')
+  table.loc[table['metric'] == 'dedup/duplicated', 'num_test'] = 9
+  found = paper.load('dedup').judge(table, config, SCALES['laptop'])
+  assert {verdict.answer for verdict in found.verdicts} == {'cannot say'}
+  assert '9 duplicated test images are too few' in found.verdicts[0].because
+
+
+def test_unchanged_accuracy_holds_by_its_interval():
+  table, config = pretended('dedup')
+  for end, value in (('', 0.0), ('_lo', -0.004), ('_hi', 0.004)):
+    table.loc[table['metric'] == f'dedup/change{end}', 'value'] = value
+  found = paper.load('dedup').judge(table, config, SCALES['laptop'])
+  assert found.verdicts[0].answer == 'holds'
+  table.loc[table['metric'] == 'dedup/change_lo', 'value'] = -0.006
+  found = paper.load('dedup').judge(table, config, SCALES['laptop'])
+  assert found.verdicts[0].answer == 'cannot say'
+  assert 'more test images' in found.verdicts[0].because
+
+
+@pytest.mark.slow
+def test_duplicates_are_searched_for_and_left_out(run, tmp_path):
+  """On real digits, half of the largest subset: what is written adds up."""
+  words = ('--config=digits', '--sizes=100,700', '--depths=8,14', '--seeds=1')
+  small = ('--epochs=2', '--config.model.width=4', '--workers=1')
+  done = run('reproduce', 'dedup', f'--workdir={tmp_path}', *words, *small)
+  assert done.returncode == 0, done.stderr
+  table = pd.read_csv(tmp_path / 'report' / 'results.csv')
+  by = table.pivot(index='cell', columns='metric', values=['value', 'num_test'])
+  value, number = by['value'], by['num_test']
+  whole = number['dedup/clean'] + number['dedup/duplicated']
+  assert (whole == number['test/top1']).all()
+  parts = (
+    value[['dedup/clean', 'dedup/duplicated']].fillna(0)
+    * number[['dedup/clean', 'dedup/duplicated']]
+  )
+  assert (parts.sum(axis=1) / whole).tolist() == pytest.approx(
+    value['test/top1'].tolist()
+  )
+  pairs = pd.read_csv(tmp_path / 'report' / 'dedup' / 'duplicates.csv')
+  assert (number['dedup/duplicated'] == len(pairs)).all()
+  assert pairs['train_id'].max() < 700
