@@ -1,5 +1,6 @@
 """The page of a study of the paper: question, claims, figures, tables, cost, threats."""
 
+import collections
 import os
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -114,8 +115,22 @@ def write_paper_report(
 
 
 def _lead(verdicts: Sequence[Verdict]) -> str:
-  said = [f'{v.claim}: {v.answer}.' for v in verdicts]
-  return ' '.join(said) or 'This study makes no claim.'
+  if not verdicts:
+    return 'This study makes no claim.'
+  if len(verdicts) == 1:
+    return f'{verdicts[0].claim}: {verdicts[0].answer}.'
+  names = {
+    'holds': ('holds', 'hold'),
+    'does not hold': ('does not hold', 'do not hold'),
+    'cannot say': ('cannot be judged', 'cannot be judged'),
+  }
+  counts = collections.Counter(v.answer for v in verdicts)
+  parts = [
+    f'{counts[answer]} {names[answer][counts[answer] > 1]}'
+    for answer in names
+    if counts[answer]
+  ]
+  return f'Of {len(verdicts)} claims {words.listed(parts)}.'
 
 
 def _threat_blocks(
