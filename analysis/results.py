@@ -204,6 +204,11 @@ def _plain(value: Any) -> Any:
   return str(value) if isinstance(value, list | dict) else value
 
 
+def with_rows(table: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+  """Returns the table and below it further rows, by column name."""
+  return pd.concat([table, pd.DataFrame(rows)], ignore_index=True)
+
+
 def refuse_duplicates(table: pd.DataFrame, key: Sequence[str] = _KEY) -> None:
   """Refuses a table where two cells are the same replicate.
 

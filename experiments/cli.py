@@ -193,7 +193,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     'any field is set by --config.FIELD=VALUE'
   ),
   'workdir': _string('workdir', None, 'folder of the study, made if missing'),
-  'data_dir': _string('data_dir', None, 'where the image set lies'),
+  'data_dir': _string(
+    'data_dir', None, 'where the image set lies; NAME=FOLDER,... for several sets'
+  ),
   'workers': _integer(
     'workers', None, 'to start; default one a core, one on a TPU or another engine'
   ),

@@ -81,8 +81,6 @@ def run_reproduce(args: Args) -> int:
 
 
 def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int:
-  import pandas as pd
-
   from analysis import paper_report, results
 
   missing, about = [], {}
@@ -109,7 +107,7 @@ def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int
     more = study.measure(
       table, config, scale, pathlib.Path(args.workdir), folder, args.data_dir
     )
-    table = pd.concat([table, pd.DataFrame(more)], ignore_index=True)
+    table = results.with_rows(table, more)
   findings = study.judge(table, config, scale)
   written = paper_report.write_paper_report(
     folder,

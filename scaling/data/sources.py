@@ -6,6 +6,7 @@ differ in subset and seeds, which do not enter here.
 
 import functools
 import pathlib
+import re
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
@@ -26,7 +27,7 @@ from scaling.data import (
 from scaling.data.split import Split, merge_classes
 from scaling.errors import UserError
 
-__all__ = ['Split', 'at_hand', 'load', 'load_as_found']
+__all__ = ['Split', 'at_hand', 'folder_of', 'load', 'load_as_found']
 
 _SOURCES = {
   'array_record': array_record,
@@ -67,7 +68,7 @@ _FIELDS = (
 
 def at_hand(data: ConfigDict, data_dir: str | None = None) -> bool:
   """Returns whether `load` would find its files, without reading them."""
-  return _SOURCES[data.source].at_hand(data, data_dir)
+  return _SOURCES[data.source].at_hand(data, folder_of(data.name, data_dir))
 
 
 def load(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
@@ -75,12 +76,13 @@ def load(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
 
   Args:
     data: the `data` part of a config.
-    data_dir: where the files are; each source has its own default.
+    data_dir: where the files are, see `folder_of`; each source has its own default.
 
   Raises:
     UserError: when the set is not there, is broken or differs from the config.
   """
-  return _load(FrozenConfigDict({field: data[field] for field in _FIELDS}), data_dir)
+  fields = FrozenConfigDict({field: data[field] for field in _FIELDS})
+  return _load(fields, folder_of(data.name, data_dir))
 
 
 def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split, Split]:
@@ -91,7 +93,7 @@ def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split,
 
   Args:
     data: the `data` part of a config: source, name, parts and keys.
-    data_dir: where the files are; each source has its own default.
+    data_dir: where the files are, see `folder_of`; each source has its own default.
 
   Raises:
     UserError: for a source that is not known, and when the set is not there or broken.
@@ -105,7 +107,32 @@ def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split,
   data.corrupt = 'skip'  # whoever looks finds them one by one
   if data.source in _SEVERAL:
     data.max_labels = max(data.max_labels, _ROOM)
-  return _SOURCES[data.source].load(data, data_dir)
+  return _SOURCES[data.source].load(data, folder_of(data.name, data_dir))
+
+
+def folder_of(name: str, data_dir: str | None) -> str | None:
+  """Returns where the set of this name lies.
+
+  Args:
+    name: of a set, `data.name`.
+    data_dir: one folder, or `NAME=FOLDER` for each of several sets with commas between,
+      and at most one folder without a name, for all others.
+
+  Raises:
+    UserError: for two folders without a name beside others with one.
+  """
+  parts = (data_dir or '').split(',')
+  named = [re.fullmatch(r'([^/=]+)=(.+)', part) for part in parts]
+  if not any(named):
+    return data_dir
+  others = [part for part, match in zip(parts, named, strict=True) if not match]
+  if len(others) > 1:
+    raise UserError(
+      f'--data_dir={data_dir} has {len(others)} folders without a name; write '
+      'NAME=FOLDER,NAME=FOLDER for several sets'
+    )
+  folders = {match[1]: match[2] for match in named if match}
+  return folders.get(name, others[0] if others else None)
 
 
 @functools.lru_cache(maxsize=2)

@@ -485,3 +485,25 @@ def test_cifar10(on_tfds):
   # The means of the channels as everybody uses them.
   mean = train.images(everything(train)).mean((0, 1, 2)) / 255
   np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+  ('data_dir', 'folder'),
+  [
+    (None, None),
+    ('/sets', '/sets'),
+    ('/sets/a=b', '/sets/a=b'),
+    ('/sets,all', '/sets,all'),
+    ('mine=/one,other=/two', '/one'),
+    ('other=/two,/rest', '/rest'),
+    ('other=/two', None),
+    ('mine=gs://bucket/a=b', 'gs://bucket/a=b'),
+  ],
+)
+def test_folder_of_one_of_several_sets(data_dir, folder):
+  assert sources.folder_of('mine', data_dir) == folder
+
+
+def test_two_folders_for_the_rest():
+  with pytest.raises(UserError, match='2 folders without a name'):
+    sources.folder_of('mine', 'other=/two,/three,/four')
