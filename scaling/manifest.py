@@ -60,6 +60,7 @@ def make(
   steps: int,
   num_full: int,
   num_test: int,
+  classes: str,
   fingerprints: dict[str, str],
 ) -> dict[str, Any]:
   """Returns the content of a cell's manifest.json."""
@@ -87,6 +88,7 @@ def make(
     'examples': steps * config.train.batch_size,
     'num_full': num_full,
     'num_test': num_test,
+    'classes': classes,
     **fingerprints,
     'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }

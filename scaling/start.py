@@ -1,7 +1,9 @@
 """What a cell's weights start from: random numbers, another cell, or a file."""
 
 import dataclasses
+import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scaling import checkpoint, trained, weights
+from scaling.data.split import fingerprint
 from scaling.errors import UserError
 from scaling.step import Program, State
 
@@ -41,6 +44,40 @@ def first_state(
     read = weights.read_weights(init.file, config, head)
     return _with(program, state, read, init, init.file)
   return state
+
+
+def classes(names: Sequence[str]) -> str:
+  """Returns how many classes, the first of them, and a digest of all, for manifests."""
+  first = ', '.join(names[:3])
+  return f'{len(names)}: {first}{", …" if names[3:] else ""} ({fingerprint(*names)})'
+
+
+def check_classes(
+  config: ConfigDict, workdir: pathlib.Path, names: Sequence[str]
+) -> None:
+  """Refuses to keep the head of a cell that knows other classes.
+
+  Args:
+    config: of the cell.
+    workdir: its folder.
+    names: of its classes.
+
+  Raises:
+    UserError: when that cell has not been trained, or on other classes.
+  """
+  init = config.init
+  if not init.cell:
+    return
+  path = source(config, workdir) / 'manifest.json'
+  if init.part == 'weights' and init.head == 'new':
+    return
+  manifest = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
+  there, here = manifest.get('classes'), classes(names)
+  if there not in (None, here):
+    way = 'use init.head=new' if init.part == 'weights' else 'start from its weights'
+    raise UserError(
+      f'init.cell={init.cell} has other classes: {there} there, {here} here; {way}'
+    )
 
 
 def source(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:

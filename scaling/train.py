@@ -103,8 +103,9 @@ def train(
       'data_fingerprint': train_split.fingerprint,
       'test_fingerprint': test_split.fingerprint,
     }
-    if config.init.cell and checkpoints.latest_step is None:
-      start.source(config, workdir)  # before it is compiled in vain
+    if checkpoints.latest_step is None:
+      # Before it is compiled in vain.
+      start.check_classes(config, workdir, train_split.label_names)
     judged_on = None
     if config.transfer.source:
       judged_on = transfer.load(config, train_split, data_dir)
@@ -122,6 +123,7 @@ def train(
         steps=num_steps,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
+        classes=start.classes(train_split.label_names),
         fingerprints=prints,
       )
       files.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))

@@ -7,6 +7,7 @@ import pytest
 
 from configs import base
 from experiments import ledger, orders, sweep, worker
+from scaling import start, train
 from scaling.errors import UserError
 
 SMALL = {'data.num_images': 20, 'model.width': 4}
@@ -89,3 +90,24 @@ def test_a_study_of_two_cells_is_trained_in_order(study):
     json.loads((cell / 'manifest.json').read_text())['started'] for cell in study
   ]
   assert begun == sorted(begun)
+
+
+@pytest.mark.slow
+def test_a_head_of_other_classes_is_not_kept(tmp_path):
+  """Of as many classes, so that the shapes agree."""
+  names = ('first', 'second')
+  made = cells_of(
+    [
+      {'init.cell': SMALL, 'init.head': head, 'seed': seed} | SMALL
+      for seed, head in enumerate(('kept', 'new'), 1)
+    ]
+  )
+  first, kept, new = (tmp_path / cell.name for cell in made)
+  train.train(made[0].config, first)
+  path = first / 'manifest.json'
+  about = json.loads(path.read_text())
+  assert about['classes'].startswith('10: ')
+  path.write_text(json.dumps(about | {'classes': start.classes(names)}))
+  with pytest.raises(UserError, match=r'other classes: 2: first, second .* init\.head'):
+    train.train(made[1].config, kept)
+  train.train(made[2].config, new)
