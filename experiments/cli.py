@@ -28,7 +28,14 @@ VERBS = (
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs the command line and returns its exit status."""
-  argv = list(sys.argv[1:] if argv is None else argv)
+  try:
+    return _main(list(sys.argv[1:] if argv is None else argv))
+  except BrokenPipeError:  # the reader, such as `head`, has seen enough
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
+
+
+def _main(argv: list[str]) -> int:
   if not argv or argv[0] in ('-h', '--help', 'help'):
     print(help_text())
     return OK if argv else USAGE
@@ -51,9 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return VERBS[name].run(parse(name, words))
   except UserError as error:
     message = str(error)
-  except BrokenPipeError:  # the reader, such as `head`, has seen enough
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return OK
+  except BrokenPipeError:
+    raise
   except FileNotFoundError as error:
     message = str(error)
   except OSError as error:

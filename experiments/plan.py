@@ -87,7 +87,9 @@ def plan(
   out = []
   for cell in cells:
     steps = num_steps(cell.name, cell.config, num_full)
-    flops = cost.train_flops(cell.config, steps)
+    init = cell.config.init
+    begin = init.step if init.part == 'state' else 0
+    flops = cost.train_flops(cell.config, steps - begin)
     out.append(
       Planned(
         cell.name,

@@ -1,10 +1,11 @@
 """`scaling reproduce`: runs a study of the paper and judges its claims."""
 
 import dataclasses
+import os
 import pathlib
 from typing import Any
 
-from experiments import paper, sweep, sweep_verbs
+from experiments import paper, plan, sweep, sweep_verbs
 from experiments.paper.scales import SCALES, Scale
 from experiments.verbs import INTERRUPTED, OK, Args, Verb
 from scaling.config import suggest
@@ -71,6 +72,10 @@ def run_reproduce(args: Args) -> int:
       f'--workdir is missing; for example: scaling reproduce {name} '
       f'--workdir=runs/{name}; or --results=FILE.csv judges stored results again'
     )
+  if args.dry_run:
+    rate, source = plan.sustained_flops('cpu', os.cpu_count() or 1, 0.0, None)
+    print(plan.table(plan.plan(cells, rate, None)))
+    print(f'assumed: {source}')
   code = sweep_verbs.sweep_cells(args, config, cells)
   if code == INTERRUPTED or args.dry_run:
     return code
