@@ -63,7 +63,13 @@ setup(
     'ray': ['ray>=2.60'],  # sweeps on a cluster of Ray
     's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
-    'test': ['faiss-cpu>=1.9', 'hypothesis>=6.100', 'pytest>=8', 'tensorboardX>=2.6'],
+    'test': [
+      'faiss-cpu>=1.9',
+      'hypothesis>=6.100',
+      'pytest>=8',
+      'pytest-xdist>=3.6',
+      'tensorboardX>=2.6',
+    ],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],
   },
   entry_points={'console_scripts': ['scaling=experiments.cli:main']},

@@ -96,14 +96,14 @@ def workers(pid: int) -> dict[int, int]:
   }
 
 
-def holders(workdir: pathlib.Path) -> list[int]:
-  """Returns the processes that work on a cell and have got somewhere with it."""
+def holders(workdir: pathlib.Path, most: int = 9) -> list[int]:
+  """Returns the processes that work on a cell and have written 2 to `most` of 60 rows."""
   found = []
   for path in workdir.glob('cells/*/metrics.jsonl'):
     rows = len(path.read_text().splitlines())
     with contextlib.suppress(FileNotFoundError):
       status = json.loads(path.with_name('status.json').read_text())
-      if status['state'] == 'running' and 1 < rows < 10:
+      if status['state'] == 'running' and 1 < rows <= most:
         found.append(status['lease']['pid'])
   return found
 
@@ -323,8 +323,10 @@ def test_a_lost_node_costs_its_worker_a_restart(
       start_new_session=True,
     )
   ) as process:
-    wait_for(lambda: len(holders(tmp_path)) == 2)
-    lost = holders(tmp_path)
+    # On a busy machine one may begin long after the other.
+    wait_for(lambda: len(holders(tmp_path, 40)) == 2 or process.poll() is not None)
+    lost = holders(tmp_path, 40)
+    assert len(lost) == 2
     nodes.stdin.write('\n')
     nodes.stdin.flush()
     assert nodes.stdout.readline() == 'removed\n'
