@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from analysis import words
 from analysis.contrasts import LEVEL, Bend, Estimate
-from analysis.document import Block, Code, Heading, Table
+from analysis.document import Block, Heading, Item, Items
 from analysis.laws import Kind
 
 Answer = Literal['holds', 'does not hold', 'cannot say']
@@ -141,25 +141,13 @@ def said(found: Estimate, kind: Kind = 'accuracy') -> str:
 
 
 def verdict_blocks(verdicts: Sequence[Verdict]) -> list[Block]:
-  """Returns the table of claims."""
-  lines = []
+  """Returns the claims, each with its verdict and why."""
+  items = []
   for v in verdicts:
-    lines.append(f'{v.answer.upper():<14} {v.claim}')
-    told = (('published', v.published), ('measured', v.measured), ('', v.because))
-    lines += [
-      f'{"":<14} {f"{name}: " if name else ""}{text}' for name, text in told if text
-    ]
-  header = ['claim', 'verdict', 'published', 'measured here', 'because']
-  rows = [
-    [v.claim, v.answer, v.published or '–', v.measured or '–', v.because]
-    for v in verdicts
-  ]
+    told = (('published', v.published), ('measured here', v.measured), ('', v.because))
+    items.append(Item(v.answer, v.claim, [each for each in told if each[1]]))
   note = (
     f'Intervals are {100 * LEVEL:.0f}% and speak of new runs on the same test images. '
     '[T]: the talk; [C]: calculated from its numbers; other sources are named.'
   )
-  return [
-    Heading('Claims'),
-    Code('\n'.join(lines), brief=True),
-    Table(header, rows, note, brief=False),
-  ]
+  return [Heading('Claims'), Items(items, note)]

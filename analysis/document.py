@@ -50,6 +50,23 @@ class Table:
 
 
 @dataclasses.dataclass(frozen=True)
+class Item:
+  """A statement with a mark in front and lines below it, each (name or '', text)."""
+
+  mark: str
+  text: str
+  lines: Sequence[tuple[str, str]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+  """Statements one below the other, and a note under them."""
+
+  items: Sequence[Item]
+  note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
 class Picture:
   """A figure: name of its files without suffix, its SVG, and its caption."""
 
@@ -81,7 +98,7 @@ class Report:
   text: str
 
 
-Block = Heading | Paragraph | Table | Picture | Code
+Block = Heading | Paragraph | Table | Items | Picture | Code
 
 
 def to_html(title: str, blocks: Sequence[Block]) -> str:
@@ -116,6 +133,10 @@ def to_markdown(title: str, blocks: Sequence[Block]) -> str:
         parts.append(f'```\n{text}\n```')
       case Picture(stem, _, caption):
         parts.append(f'![{_escape(caption)}]({stem}.svg)\n\n*{_escape(caption)}*')
+      case Items(items, note):
+        parts += [_markdown_item(item) for item in items]
+        if note:
+          parts.append(_escape(note))
       case Table(header, rows, note):
         lines = [_markdown_row(header), '|' + '---|' * len(header)]
         parts.append('\n'.join(lines + [_markdown_row(row) for row in rows]))
@@ -137,6 +158,9 @@ def to_text(title: str, blocks: Sequence[Block]) -> str:
         shown = textwrap.fill(text, _COLUMNS)
       case Code(text, brief) if brief:
         shown = text
+      case Items(items, note):
+        shown = '\n\n'.join(_text_item(item) for item in items)
+        shown += '\n\n' + textwrap.fill(note, _COLUMNS) if note else ''
       case Table(header, rows, note, brief) if brief:
         shown = _text_table(header, rows)
         shown += '\n' + textwrap.fill(note, _COLUMNS) if note else ''
@@ -158,6 +182,9 @@ def _html_block(block: Block) -> str:
       return f'<p{" class=lead" if lead else ""}>{html.escape(text)}</p>'
     case Code(text):
       return f'<pre>{html.escape(text)}</pre>'
+    case Items(items, note):
+      note = f'<p class="note">{html.escape(note)}</p>' if note else ''
+      return f'<dl>{"".join(_html_item(item) for item in items)}</dl>{note}'
     case Table(header, rows, note):
       head = ''.join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
       body = ''.join(
@@ -173,6 +200,15 @@ def _html_block(block: Block) -> str:
       return f'<div class="wide" tabindex="0">{table}</div>{note}'
     case Picture():
       return _html_picture(block)
+
+
+def _html_item(item: Item) -> str:
+  lines = ''.join(
+    f'<dd>{f"<i>{html.escape(name)}</i> " if name else ""}{html.escape(text)}</dd>'
+    for name, text in item.lines
+  )
+  mark, text = html.escape(item.mark), html.escape(item.text)
+  return f'<div><dt><b>{mark}</b> {text}</dt>{lines}</div>'
 
 
 def _html_cell(cell: str) -> str:
@@ -201,6 +237,25 @@ def _inline(svg: str, stem: str, label: str) -> str:
 
 def _escape(text: str) -> str:
   return re.sub(r'([\\`*_\[\]<>|#])', r'\\\1', text)
+
+
+def _markdown_item(item: Item) -> str:
+  lines = [f'**{_escape(item.mark)}** {_escape(item.text)}', '']
+  lines += [f'- {_named(name, _escape(text))}' for name, text in item.lines]
+  return '\n'.join(lines)
+
+
+def _text_item(item: Item) -> str:
+  indent = ' ' * 15
+  lines = [f'{item.mark.upper():<14} {item.text}']
+  lines += [indent + _named(name, text) for name, text in item.lines]
+  return '\n'.join(
+    textwrap.fill(line, _COLUMNS, subsequent_indent=indent) for line in lines
+  )
+
+
+def _named(name: str, text: str) -> str:
+  return f'{name}: {text}' if name else text
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -93,6 +93,12 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
         what='gain of the last step in size',
       ),
     ]
+  edge = _at_edge(table, arms[BEST], metric)
+  if edge:
+    verdicts = [
+      v._replace(because=f'{v.because}; {edge}') if BEST in v.claim else v
+      for v in verdicts
+    ]
   both = together(*arms.values())
   gaps = differences(both, {'arm': STEPS}, {'arm': EPOCHS}, ['num_images'])
   gains = {name: bend(rows) for name, rows in arms.items()}
@@ -130,6 +136,20 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
         [[name, said(found.gain) if found else '–'] for name, found in gains.items()],
       ),
     ],
+  )
+
+
+def _at_edge(table: Any, best: Any, metric: str) -> str:
+  """Returns in words at how many sizes no longer run was worse than the best, or ''."""
+  rows = table[table['metric'] == metric]
+  longest = rows.groupby('num_images')['steps'].max()
+  chosen = best.groupby('num_images')['steps'].max()
+  num = int((chosen >= longest).sum())
+  if not num:
+    return ''
+  return (
+    f'at {num} of {len(chosen)} sizes the longest run is the best, so longer ones may be '
+    'better still'
   )
 
 

@@ -8,7 +8,15 @@ import pandas as pd
 import pytest
 
 from analysis import words
-from analysis.document import Paragraph, Table, to_html, to_markdown, to_text
+from analysis.document import (
+  Item,
+  Items,
+  Paragraph,
+  Table,
+  to_html,
+  to_markdown,
+  to_text,
+)
 from analysis.figures import save_figure
 from analysis.fit_table import fit_table, kind_of
 from analysis.laws import LAWS
@@ -272,6 +280,22 @@ def test_renderings_escape():
   assert '&lt;b&gt;' in to_html('t & u', blocks)
   assert r'y\|z' in to_markdown('t', blocks)
   assert 'a < b' in to_text('t', blocks)
+
+
+def test_statements_are_rendered_alike():
+  lines = [('measured', 'word ' * 40), ('', 'why <so>')]
+  blocks = [Items([Item('holds', 'a_claim', lines)], 'a note')]
+  page, markdown, text = (
+    render('t', blocks) for render in (to_html, to_markdown, to_text)
+  )
+  assert '<dt><b>holds</b> a_claim</dt>' in page
+  assert 'why &lt;so&gt;' in page
+  assert r'**holds** a\_claim' in markdown
+  assert 'HOLDS          a_claim' in text
+  assert max(map(len, text.splitlines())) <= 100
+  for found in (page, markdown, text):
+    assert found.count('word') == 40
+    assert found.count('a note') == 1
 
 
 def test_average_precision_is_a_metric_among_the_others(make_study):

@@ -127,6 +127,19 @@ def test_protocols_of_data_size_share_their_cells():
     assert set(arms[arms['arm'] == arm]['num_images']) == set(scale.sizes)
 
 
+def test_a_best_length_that_may_be_longer_is_told():
+  table, config = pretended('data_size')
+  scale = SCALES['laptop']
+  table['value'] += table['steps'] / 1e6  # longer is better
+  found = paper.load('data_size').judge(table, config, scale)
+  told = [v.because for v in found.verdicts if 'best length' in v.claim]
+  assert all('at 6 of 6 sizes the longest run is the best' in each for each in told)
+  table['value'] -= 2 * table['steps'] / 1e6
+  found = paper.load('data_size').judge(table, config, scale)
+  told = [v.because for v in found.verdicts if 'best length' in v.claim]
+  assert all('at 1 of 6 sizes' in each for each in told)  # where there is but one
+
+
 def test_networks_of_equal_cost():
   from experiments.paper import width_or_depth
   from scaling import cost
