@@ -283,7 +283,7 @@ def test_renderings_escape():
 
 
 def test_statements_are_rendered_alike():
-  lines = [('measured', 'word ' * 40), ('', 'why <so>')]
+  lines = [('measured', 'tale ' * 40), ('', 'why <so>')]
   blocks = [Items([Item('holds', 'a_claim', lines)], 'a note')]
   page, markdown, text = (
     render('t', blocks) for render in (to_html, to_markdown, to_text)
@@ -294,7 +294,7 @@ def test_statements_are_rendered_alike():
   assert 'HOLDS          a_claim' in text
   assert max(map(len, text.splitlines())) <= 100
   for found in (page, markdown, text):
-    assert found.count('word') == 40
+    assert found.count('tale') == 40
     assert found.count('a note') == 1
 
 
