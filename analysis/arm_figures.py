@@ -59,8 +59,10 @@ def arms_figure(
     if log:
       axes.set_xscale('log')
     ends = []
-    for name, colour, marker in zip(
-      names, colours(len(names)), itertools.cycle(MARKERS), strict=False
+    # Every second line is dashed and lies above, so that of two that coincide both show.
+    styles = itertools.cycle([('-', 3.0), ((0, (3, 2)), 3.5)])
+    for name, colour, marker, (style, height) in zip(
+      names, colours(len(names)), itertools.cycle(MARKERS), styles, strict=False
     ):
       rows = table[table['arm'] == name]
       axes.plot(
@@ -77,7 +79,7 @@ def arms_figure(
       at = np.array([key[0] for key in found], float)
       middle = np.array([each.value for each in found.values()])
       half = np.array([each.hi - each.value for each in found.values()])
-      axes.plot(at, view.shown(middle), color=colour, zorder=3)
+      axes.plot(at, view.shown(middle), color=colour, ls=style, zorder=height)
       if np.isfinite(half).all():
         axes.errorbar(
           at,

@@ -1,0 +1,42 @@
+"""The results that docs/reproduce.md shows follow from the tables stored beside it."""
+
+import pathlib
+import re
+
+import pytest
+
+# ml_collections loads config files in a way that Python 3.11 already warns about.
+pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+
+DOCS = pathlib.Path(__file__).parents[2] / 'docs'
+CIFAR10 = ('--config=cifar10', '--sizes=500,1000,2000,4000,8000,16000')
+STORED = {
+  'data_size': ('data_size', (), 'Of 6 claims 2 hold, 2 do not hold and 2 cannot'),
+  'data_size_cifar10': (
+    'data_size',
+    CIFAR10,
+    'Of 6 claims 1 holds, 2 do not hold and 3 cannot',
+  ),
+  'label_space': ('label_space', (), 'The same images with few or many classes'),
+}
+
+
+@pytest.mark.parametrize('folder', STORED)
+def test_the_table_gives_the_page(call, tmp_path, folder):
+  name, words, lead = STORED[folder]
+  table = DOCS / 'results' / folder / 'results.csv'
+  status, out, _ = call(
+    'reproduce', name, f'--results={table}', f'--out={tmp_path}', *words
+  )
+  assert status == 0
+  assert lead in out
+  drawn = {path.stem for path in tmp_path.glob('*.png')}
+  assert {path.stem for path in table.parent.glob('*.png')} <= drawn
+  # What the docs say of the largest size stands in the page.
+  text = (DOCS / 'reproduce.md').read_text()
+  shown = re.search(rf'results/{folder}/.*?\.png\)(.*?)\n## ', text, re.DOTALL)
+  assert shown
+  page = (tmp_path / 'report.md').read_text()
+  found = re.findall(r'\| [\d,]+ \| (\d\d\.\d%) \| (\d\d\.\d%)', shown[1])
+  assert found or name == 'label_space'
+  assert all(f'| {one} | {two} |' in page for one, two in found)
