@@ -58,20 +58,20 @@ def sweep(config: ConfigDict, scale: Scale) -> list[dict[str, Any]]:
   cells = []
   for seed in range(scale.seeds):
     for start in _starts(config, scale, seed).values():
-      first = {} if start is None else {'init.cell': start}
-      cells += [
-        {'seed': seed, **first, **target.tuning(with_target, scale, n)}
-        for n in TARGET_IMAGES
-      ]
+      for n in TARGET_IMAGES:
+        if start is None:
+          cells.append({'seed': seed, **target.scratch(with_target, n)})
+        else:
+          tuning = target.tuning(with_target, scale, n)
+          cells.append({'seed': seed, 'init.cell': start, **tuning})
   return cells
 
 
 def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
-  del config
   about = {row['cell']: row for row in table.to_dict('records')}
 
   def arm(row: Mapping[str, Any]) -> str | None:
-    if row['train.steps'] != scale.finetune_steps:
+    if row['data.name'] != config.transfer.name:
       return None
     first = about.get(row['init.cell'])
     if first is None:

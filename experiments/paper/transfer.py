@@ -2,7 +2,8 @@
 
 Each network is judged on another set: its frozen features with a few images of each
 class and with many, and fine-tuned with a new head by a schedule that depends on the
-target alone. The baseline is the same network trained on the target from scratch.
+target alone. The baseline is the same network trained on the target from scratch, for
+as long as the others were trained before.
 """
 
 from collections.abc import Mapping
@@ -47,6 +48,7 @@ def fields(config: ConfigDict, scale: Scale) -> dict[str, Any]:
 
 def sweep(config: ConfigDict, scale: Scale) -> list[dict[str, Any]]:
   tuning = target.tuning(config, scale, TARGET_IMAGES)
+  scratch = target.scratch(config, TARGET_IMAGES)
   cells = []
   for depth in scale.depths[:2]:
     for n in scale.sizes:
@@ -55,13 +57,12 @@ def sweep(config: ConfigDict, scale: Scale) -> list[dict[str, Any]]:
         tuned = {'init.cell': first, 'model.depth': depth, 'seed': seed, **tuning}
         cells += [first, tuned]
     cells += [
-      {'model.depth': depth, 'seed': seed, **tuning} for seed in range(scale.seeds)
+      {'model.depth': depth, 'seed': seed, **scratch} for seed in range(scale.seeds)
     ]
   return cells
 
 
 def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
-  del config
   depth = scale.depths[0]
   # A fine-tuned cell is placed at the images that its first cell saw.
   seen = dict(zip(table['cell'], table['num_images'], strict=True))
@@ -77,7 +78,7 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   scratch = with_arms(
     table,
     'test/top1',
-    lambda row: SCRATCH if _is_scratch(row, table) else None,
+    lambda row: SCRATCH if _is_scratch(row, config) else None,
   )
   features = with_arms(table, target.METRIC, frozen)
   probe = with_arms(table, 'transfer/probe', frozen)
@@ -163,10 +164,8 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   )
 
 
-def _is_scratch(row: Mapping[str, Any], table: Any) -> bool:
-  return not row['init.cell'] and not bool(
-    ((table['cell'] == row['cell']) & (table['metric'] == target.METRIC)).any()
-  )
+def _is_scratch(row: Mapping[str, Any], config: ConfigDict) -> bool:
+  return not row['init.cell'] and row['data.name'] == config.transfer.name
 
 
 def _gain(table: Any, metric: str, arm: Any, depth: int) -> str:
