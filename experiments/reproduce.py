@@ -5,7 +5,7 @@ import os
 import pathlib
 from typing import Any
 
-from experiments import paper, plan, sweep, sweep_verbs
+from experiments import paper, sweep, sweep_verbs
 from experiments.paper.scales import SCALES, Scale
 from experiments.verbs import INTERRUPTED, OK, Args, Verb
 from scaling.config import suggest
@@ -73,6 +73,8 @@ def run_reproduce(args: Args) -> int:
       f'--workdir=runs/{name}; or --results=FILE.csv judges stored results again'
     )
   if args.dry_run:
+    from experiments import plan
+
     rate, source = plan.sustained_flops('cpu', os.cpu_count() or 1, 0.0, None)
     print(plan.table(plan.plan(cells, rate, None)))
     print(f'assumed: {source}')
