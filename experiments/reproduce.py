@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 from experiments import paper, sweep, sweep_verbs
@@ -66,7 +67,7 @@ def run_reproduce(args: Args) -> int:
   config.name = f'{name}_{config.name}'
   cells = cells_of(study, config, scale, args.overrides)
   if args.results:
-    return _report(args, name, study, config, scale)
+    return _report(args, name, study, config, scale, cells)
   if not args.workdir:
     raise UserError(
       f'--workdir is missing; for example: scaling reproduce {name} '
@@ -84,10 +85,17 @@ def run_reproduce(args: Args) -> int:
   if args.on in sweep_verbs.SUBMITTED:
     print('when its jobs have ended, the same command writes the report')
     return code
-  return _report(args, name, study, config, scale) or code
+  return _report(args, name, study, config, scale, cells) or code
 
 
-def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int:
+def _report(
+  args: Args,
+  name: str,
+  study: Any,
+  config: Any,
+  scale: Scale,
+  cells: Sequence[sweep.Cell],
+) -> int:
   from analysis import paper_report, results
 
   missing, about = [], {}
@@ -97,10 +105,14 @@ def _report(args: Args, name: str, study: Any, config: Any, scale: Scale) -> int
     how = f'scaling reproduce {name} --results={pathlib.Path(args.results).name}'
   else:
     found = results.read_study(args.workdir)
-    table, folder = found.table, pathlib.Path(args.out or found.workdir / 'report')
+    # The folder may hold cells of an earlier call with other flags.
+    own = {cell.name for cell in cells}
+    table = found.table[found.table['cell'].isin(own)].reset_index(drop=True)
+    folder = pathlib.Path(args.out or found.workdir / 'report')
     missing = [
       f'{row["name"]}: {row["state"]} {row["reason"]}'.strip()
       for row in found.missing.to_dict('records')
+      if row['name'] in own
     ]
     how = f'scaling reproduce {name} --workdir=WORKDIR'
     about = _about(found)

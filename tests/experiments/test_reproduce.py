@@ -192,6 +192,32 @@ def test_table_of_something_else_is_refused(call, tmp_path):
   assert 'has no column cell' in err
 
 
+def test_cells_of_an_earlier_call_are_left_out(call, tmp_path, monkeypatch):
+  """A folder may hold them, and the same arm may then have runs of two lengths."""
+  from analysis import results
+  from experiments import sweep_verbs
+
+  listed = []
+
+  def read_study(_):
+    table, _ = pretended('label_space')
+    names = dict(zip(table['cell'].unique(), (c.name for c in listed), strict=True))
+    own = table.assign(cell=table['cell'].map(names))
+    other = table.assign(cell=table['cell'] + '-before', value=0.9)
+    both = pd.concat([own, other], ignore_index=True)
+    none = pd.DataFrame({'name': [], 'state': [], 'reason': []})
+    return results.Study('label_space', tmp_path, {}, '', none, both, {})
+
+  monkeypatch.setattr(
+    sweep_verbs, 'sweep_cells', lambda _, __, cells: listed.extend(cells) or 0
+  )
+  monkeypatch.setattr(results, 'read_study', read_study)
+  status, _, err = call('reproduce', 'label_space', f'--workdir={tmp_path}')
+  assert status == 0, err
+  written = pd.read_csv(tmp_path / 'report' / 'results.csv')
+  assert set(written['cell']) == {cell.name for cell in listed}
+
+
 @pytest.mark.slow
 def test_a_study_from_its_command_to_its_page_and_again_from_its_table(run, tmp_path):
   """The chain of starts and cooldowns, by the real command and workers."""
