@@ -168,7 +168,7 @@ def test_cell_to_start_from_is_missing_or_another(tiny_config, tmp_path):
     train(wider, tmp_path / 'wider')
   more = tiny_config({'init.cell': 'first', 'init.head': 'kept', 'data.num_classes': 9})
   more.data.made_up_train = 65
-  with pytest.raises(UserError, match='has other classes: 10: .*; use init.head=new'):
+  with pytest.raises(UserError, match=r'has other classes: 10: .*; use init.head=new'):
     train(more, tmp_path / 'more')
   absent = tiny_config({'init.cell': 'first', 'init.part': 'state', 'init.step': 5})
   with pytest.raises(UserError, match='no checkpoint 5'):
