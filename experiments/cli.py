@@ -58,7 +58,7 @@ def _main(argv: list[str]) -> int:
     return VERBS[name].run(parse(name, words))
   except UserError as error:
     message = str(error)
-  except BrokenPipeError:
+  except BrokenPipeError:  # an OSError that `main` answers
     raise
   except FileNotFoundError as error:
     message = str(error)

@@ -22,7 +22,7 @@ def run_dedup(args: Args) -> int:
   from scaling.dedup import find, neighbours
 
   find.check(args.k, args.fpr)
-  neighbours.library()
+  neighbours.import_faiss()
   sets, loaded = [], {}
   for place, word in zip(_PARTS, args.rest, strict=True):
     where, part = args.values[f'{place}_dir'], args.values[f'{place}_part']

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ from ml_collections import ConfigDict
 
 import scaling
 from scaling import cost, step
+from scaling.data.split import fingerprint
 from scaling.step import Program
 
 _PACKAGES = (
@@ -52,6 +54,12 @@ def versions() -> dict[str, str]:
   return {'scaling': scaling.__version__, **found}
 
 
+def classes(names: Sequence[str]) -> str:
+  """Returns how many classes, the first of them, and a digest of all."""
+  first = ', '.join(names[:3])
+  return f'{len(names)}: {first}{", …" if names[3:] else ""} ({fingerprint(*names)})'
+
+
 def make(
   config: ConfigDict,
   program: Program,
@@ -60,7 +68,7 @@ def make(
   steps: int,
   num_full: int,
   num_test: int,
-  classes: str,
+  label_names: Sequence[str],
   fingerprints: dict[str, str],
 ) -> dict[str, Any]:
   """Returns the content of a cell's manifest.json."""
@@ -88,7 +96,7 @@ def make(
     'examples': steps * config.train.batch_size,
     'num_full': num_full,
     'num_test': num_test,
-    'classes': classes,
+    'classes': classes(label_names),
     **fingerprints,
     'started': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds'),
   }

@@ -10,8 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from scaling import checkpoint, trained, weights
-from scaling.data.split import fingerprint
+from scaling import checkpoint, manifest, trained, weights
 from scaling.errors import UserError
 from scaling.step import Program, State
 
@@ -46,16 +45,10 @@ def first_state(
   return state
 
 
-def classes(names: Sequence[str]) -> str:
-  """Returns how many classes, the first of them, and a digest of all, for manifests."""
-  first = ', '.join(names[:3])
-  return f'{len(names)}: {first}{", …" if names[3:] else ""} ({fingerprint(*names)})'
-
-
-def check_classes(
+def check_source(
   config: ConfigDict, workdir: pathlib.Path, names: Sequence[str]
 ) -> None:
-  """Refuses to keep the head of a cell that knows other classes.
+  """Refuses to start from a cell that is not there, or to keep a head of other classes.
 
   Args:
     config: of the cell.
@@ -69,10 +62,10 @@ def check_classes(
   if not init.cell:
     return
   path = source(config, workdir) / 'manifest.json'
-  if init.part == 'weights' and init.head == 'new':
+  if (init.part == 'weights' and init.head == 'new') or not path.is_file():
     return
-  manifest = json.loads(path.read_text(encoding='utf-8')) if path.is_file() else {}
-  there, here = manifest.get('classes'), classes(names)
+  there = json.loads(path.read_text(encoding='utf-8')).get('classes')
+  here = manifest.classes(names)
   if there not in (None, here):
     way = 'use init.head=new' if init.part == 'weights' else 'start from its weights'
     raise UserError(

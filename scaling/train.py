@@ -105,7 +105,7 @@ def train(
     }
     if checkpoints.latest_step is None:
       # Before it is compiled in vain.
-      start.check_classes(config, workdir, train_split.label_names)
+      start.check_source(config, workdir, train_split.label_names)
     judged_on = None
     if config.transfer.source:
       judged_on = transfer.load(config, train_split, data_dir)
@@ -123,7 +123,7 @@ def train(
         steps=num_steps,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
-        classes=start.classes(train_split.label_names),
+        label_names=train_split.label_names,
         fingerprints=prints,
       )
       files.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))

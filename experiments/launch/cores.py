@@ -5,6 +5,8 @@ import os
 import socket
 from collections.abc import Iterator
 
+_CLAIM = 'scaling core'
+
 
 def here() -> list[int]:
   """Returns the cores that this process may use."""
@@ -34,6 +36,6 @@ def held(number: int) -> Iterator[list[int]]:
       # A name that one process can have at a time, and that no kill leaves behind.
       claim = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
       with contextlib.suppress(OSError):
-        claim.bind(f'\0scaling core {core}')
+        claim.bind(f'\0{_CLAIM} {core}')
         found.append(core)
     yield found if len(found) == number else []

@@ -178,7 +178,7 @@ def find(
     UserError: for k and rates that cannot be, parts without images and a missing faiss.
   """
   check(k, fpr)
-  neighbours.library()
+  neighbours.import_faiss()
   tests, readable = _read_tests(test, tell('test images'))
   sample, own, copies = _plant(train)
   turned = Permutation(len(tests), 'decoys')(np.arange(min(len(tests), DECOYS)))

@@ -10,7 +10,7 @@ from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
 
-def library() -> ModuleType:
+def import_faiss() -> ModuleType:
   """Returns faiss.
 
   Raises:
@@ -43,7 +43,7 @@ def nearest(
   Returns:
     Cosines `[Q, k]`, descending, and ids `[Q, k]`; -1 and -inf where there are fewer.
   """
-  faiss = library()
+  faiss = import_faiss()
   num_views, num, _ = queries.shape
   cosine = np.full((num_views, num, k), -np.inf, np.float32)
   ids = np.full((num_views, num, k), -1, np.int64)

@@ -9,6 +9,7 @@ from experiments.launch import cores
 HOLD = """
 import sys
 from experiments.launch import cores
+cores._CLAIM = sys.argv[1]
 with cores.held(1) as found:
   print(*found, flush=True)
   sys.stdin.read()
@@ -20,14 +21,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-def free() -> list[int]:
-  """The cores that nobody holds."""
-  here = cores.here()
-  for number in range(len(here), 0, -1):
-    with cores.held(number) as found:
-      if found:
-        return found
-  pytest.skip('a study on this machine holds all cores')
+def free(monkeypatch) -> list[int]:
+  """All cores, claimed by names that no study on this machine has."""
+  monkeypatch.setattr(cores, '_CLAIM', f'core for a test of {os.getpid()}')
+  return cores.here()
 
 
 def test_each_holder_has_cores_of_its_own(free):
@@ -45,7 +42,7 @@ def test_each_holder_has_cores_of_its_own(free):
 
 def test_a_killed_holder_leaves_nothing_behind(free):
   with subprocess.Popen(
-    [sys.executable, '-c', HOLD],
+    [sys.executable, '-c', HOLD, cores._CLAIM],
     stdin=subprocess.PIPE,
     stdout=subprocess.PIPE,
     text=True,

@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from experiments import ledger, orders, sweep, worker
-from scaling import start, train
+from scaling import manifest, train
 from scaling.errors import UserError
 
 SMALL = {'data.num_images': 20, 'model.width': 4}
@@ -107,7 +107,7 @@ def test_a_head_of_other_classes_is_not_kept(tmp_path):
   path = first / 'manifest.json'
   about = json.loads(path.read_text())
   assert about['classes'].startswith('10: ')
-  path.write_text(json.dumps(about | {'classes': start.classes(names)}))
+  path.write_text(json.dumps(about | {'classes': manifest.classes(names)}))
   with pytest.raises(UserError, match=r'other classes: 2: first, second .* init\.head'):
     train.train(made[1].config, kept)
   train.train(made[2].config, new)

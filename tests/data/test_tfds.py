@@ -1,0 +1,201 @@
+"""Sets prepared for TFDS: read alike whatever their shapes, and refused in words."""
+
+import os
+
+import numpy as np
+import pytest
+
+from scaling.data import examples, sources
+from scaling.errors import UserError
+
+CIFAR_DIR = os.environ.get('SCALING_TFDS_DIR')
+
+
+def everything(split):
+  return np.arange(split.num_images)
+
+
+@pytest.fixture(scope='session')
+def tfds_dir(tmp_path_factory, png):
+  """A folder with tiny sets: one label, several labels, and images of many shapes."""
+  import tensorflow_datasets as tfds
+
+  folder = tmp_path_factory.mktemp('tfds')
+  image = tfds.features.Image(shape=(8, 8, 3))
+  label = tfds.features.ClassLabel(names=['ant', 'bee', 'cow', 'doe', 'elk'])
+
+  def prepare(set_name, features, example):
+    class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+      name = set_name
+      VERSION = tfds.core.Version('1.0.0')
+
+      def _info(self):
+        features_dict = tfds.features.FeaturesDict(features)
+        return tfds.core.DatasetInfo(builder=self, features=features_dict)
+
+      def _split_generators(self, dl_manager):
+        return {
+          'train': self._generate_examples(20),
+          'test': self._generate_examples(6),
+        }
+
+      def _generate_examples(self, count):
+        for number in range(count):
+          yield number, example(number)
+
+    Builder(data_dir=folder, file_format='array_record').download_and_prepare()
+
+  def flat(number, height=8):
+    return png(np.full((height, 8, 3), number, np.uint8))
+
+  prepare(
+    'tiny_single',
+    {'image': image, 'label': label, 'word': tfds.features.Text()},
+    lambda i: {'image': flat(i), 'label': i % 5, 'word': 'x'},
+  )
+  prepare(
+    'tiny_multi',
+    {'image': image, 'labels': tfds.features.Sequence(label)},
+    lambda i: {'image': flat(i), 'labels': [i % 5, (i + 1) % 5, i % 5][: i % 4]},
+  )
+  prepare(
+    'tiny_shapes',
+    {'image': tfds.features.Image(shape=(None, None, 3)), 'label': label},
+    lambda i: {'image': flat(i, 8 + i), 'label': i % 5},
+  )
+  return folder
+
+
+@pytest.fixture
+def on_tfds(data):
+  data.update(source='tfds', name='tiny_single', num_classes=5, image_size=8)
+  return data
+
+
+def test_tfds_in_memory(on_tfds, tfds_dir):
+  assert sources.at_hand(on_tfds, str(tfds_dir))
+  train, test = sources.load(on_tfds, str(tfds_dir))
+  assert (train.num_images, test.num_images) == (20, 6)
+  assert train.label_names == ('ant', 'bee', 'cow', 'doe', 'elk')
+  values = train.images(np.arange(20))[:, 0, 0, 0]
+  assert sorted(values) == list(range(20))
+  assert (train.labels(np.arange(20))[:, 0] == values % 5).all()
+
+
+def test_tfds_sub_splits(on_tfds, tfds_dir):
+  whole, _ = sources.load(on_tfds, str(tfds_dir))
+  on_tfds.update(train_split='train[:80%]', test_split='train[80%:]')
+  train, test = sources.load(on_tfds, str(tfds_dir))
+  parts = [train.images(np.arange(16)), test.images(np.arange(4))]
+  assert (np.concatenate(parts) == whole.images(np.arange(20))).all()
+
+
+def test_tfds_several_labels(on_tfds, tfds_dir):
+  on_tfds.update(name='tiny_multi', label_key='labels', max_labels=3)
+  train, _ = sources.load(on_tfds, str(tfds_dir))
+  values = train.images(np.arange(20))[:, 0, 0, 0]
+  for value, labels in zip(values, train.labels(np.arange(20)), strict=True):
+    expected = [value % 5, (value + 1) % 5][: value % 4]
+    assert labels.tolist() == expected + [-1] * (3 - len(expected))
+  on_tfds.max_labels = 1
+  with pytest.raises(
+    UserError, match=r'data\.max_labels=1 .*has 2; set it to 2 or more'
+  ):
+    sources.load(on_tfds, str(tfds_dir))
+
+
+def test_labels_beyond_the_head_are_refused():
+  def pad(labels):
+    return examples.pad_labels(labels, 5, 2, lambda row: f'image {row} of birds')
+
+  assert pad([[4, 0], [], [2, 2]]).tolist() == [[4, 0], [-1, -1], [2, -1]]
+  for wrong in (5, 99, -1):
+    with pytest.raises(UserError) as error:
+      pad([[0], [4, wrong]])
+    assert str(error.value) == (
+      f'image 1 of birds has label {wrong}, outside 0..4; use a split with labels, or '
+      'prepare the set anew'
+    )
+
+
+def test_tfds_of_many_shapes(on_tfds, tfds_dir):
+  from scaling.data.decode import decode
+
+  on_tfds.update(name='tiny_shapes', train_split='train[5:]')
+  train, test = sources.load(on_tfds, str(tfds_dir))
+  assert train.images is None
+  assert train.num_images == 15
+  ids = np.array([14, 2, 2, 9])
+  images = [decode(encoded, 3, 'x') for encoded in train.encoded(ids)]
+  for image, label in zip(images, train.labels(ids)[:, 0], strict=True):
+    assert len(image) == 8 + image[0, 0, 0]
+    assert label == image[0, 0, 0] % 5
+  assert train.fingerprint != test.fingerprint
+  assert train.where(2).startswith('image 2 of tiny_shapes, split train[5:]')
+
+
+def test_tfds_bad_config(on_tfds, tfds_dir):
+  def refuses(message, **changes):
+    config = on_tfds.copy_and_resolve_references()
+    config.update(changes)
+    with pytest.raises(UserError, match=message):
+      sources.load(config, str(tfds_dir))
+
+  refuses(
+    r"data\.image_key='picture' is no feature .*image, label, word", image_key='picture'
+  )
+  refuses(r"data\.label_key='word' is neither a class", label_key='word')
+  refuses(r"data\.image_key='word' is no 8-bit image", image_key='word')
+  refuses(r"'val' is no split of tiny_single; .* train, test", test_split='val')
+  refuses(r'tiny_single, train\[:0\]: there are no images', train_split='train[:0]')
+  refuses(r'set data\.num_classes=5', num_classes=10)
+  refuses(r'set data\.image_size=8', image_size=32)
+
+
+@pytest.mark.parametrize(
+  'name', ['mnist', 'no_such_set', 'cifar10:1.0.0', 'not a name']
+)
+def test_tfds_not_prepared(on_tfds, tmp_path, name, monkeypatch):
+  on_tfds.name = name
+  command = r'`tfds build .* --file_format=array_record --data_dir=.*`'
+  assert not sources.at_hand(on_tfds, str(tmp_path))
+  with pytest.raises(UserError, match=command) as caught:
+    sources.load(on_tfds, str(tmp_path))
+  assert '\n' not in str(caught.value)
+  assert "pip install 'tensorflow-datasets[tensorflow]'" in str(caught.value)
+  monkeypatch.setenv('TFDS_DATA_DIR', str(tmp_path / 'elsewhere'))
+  with pytest.raises(UserError, match='elsewhere'):
+    sources.load(on_tfds)
+
+
+def test_tfds_in_another_format(on_tfds, tfds_dir, tmp_path):
+  import shutil
+
+  shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
+  info = tmp_path / 'tiny_single' / '1.0.0' / 'dataset_info.json'
+  info.write_text(info.read_text().replace('array_record', 'tfrecord'))
+  with pytest.raises(
+    UserError, match=r'prepared as tfrecord .*--file_format=array_record'
+  ):
+    sources.load(on_tfds, str(tmp_path))
+
+
+def test_tfds_truncated_file(on_tfds, tfds_dir, tmp_path):
+  import shutil
+
+  shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
+  (path,) = (tmp_path / 'tiny_single' / '1.0.0').glob('*-train.array_record*')
+  path.write_bytes(path.read_bytes()[:3000])
+  with pytest.raises(UserError, match=r'no whole ArrayRecord file .*prepare it anew'):
+    sources.load(on_tfds, str(tmp_path))
+
+
+@pytest.mark.skipif(not CIFAR_DIR, reason='needs SCALING_TFDS_DIR with cifar10 in it')
+def test_cifar10(on_tfds):
+  on_tfds.update(name='cifar10', num_classes=10, image_size=32)
+  train, test = sources.load(on_tfds, CIFAR_DIR)
+  assert (train.num_images, test.num_images) == (50_000, 10_000)
+  assert np.bincount(train.labels(everything(train))[:, 0]).tolist() == [5000] * 10
+  # The means of the channels as everybody uses them.
+  mean = train.images(everything(train)).mean((0, 1, 2)) / 255
+  np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=1e-4)
