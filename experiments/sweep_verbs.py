@@ -102,6 +102,9 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
   if not all(cell.ended for cell in seen):
     if shutil.disk_usage(workdir).free < 1 << 20:
       raise UserError(f'the disk of {workdir} is full; free some and run it again')
+    for cell in seen:
+      if cell.state == 'preempted' and cell.status.reason:
+        raise UserError(f'the workers ended early: {cell.name}: {cell.status.reason}')
     raise UserError(f'the workers ended early; {workdir / "logs"} says why')
   return FAILED if any(cell.state == 'failed' for cell in seen) else OK
 

@@ -9,6 +9,7 @@ Exit status: 0 nothing left to do, 70 ended over a cell, 74 the folder cannot be
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from experiments import orders as orders_lib
 from experiments.orders import Orders
 from experiments.watchdog import HUNG, watchdog
 from scaling import metrics
-from scaling.errors import DivergedError, Stopped, UserError
+from scaling.errors import DivergedError, Stopped, StorageError, UserError
 
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
 WAIT_SECONDS = 0.5  # between looks at cells that others hold
@@ -81,7 +82,7 @@ def main(
   try:
     work = work_together if coordinator else work_alone
     status = work(cells, told, stop)
-  except OSError as error:
+  except (OSError, StorageError) as error:
     LOG.error('%s cannot be written: %s', workdir, error)
     status = STORAGE
   except Exception:
@@ -198,6 +199,10 @@ def run_cell(
 
   Returns:
     'done', 'preempted', 'cancelled', 'lost' to another worker, or 'failed'.
+
+  Raises:
+    StorageError: if its folder cannot be written; the cell goes on when it can.
+    OSError: if that could not even be published.
   """
   from scaling import processes, train
 
@@ -250,10 +255,19 @@ def run_cell(
         with contextlib.suppress(ledger.LeaseLostError):
           if processes.lost_peer(error):  # which is no fault of the cell
             lease.vanished()
+          elif _is_full(error):  # nor is this; the other cells would fare no better
+            lease.preempted(reason)
           else:
             lease.failed(reason, final=isinstance(error, DivergedError))
+      if _is_full(error):
+        raise StorageError(reason) from error
     LOG.info('%s%s', state, f': {reason}' if reason else '')
   return state
+
+
+def _is_full(error: Exception) -> bool:
+  full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+  return full or isinstance(error, StorageError)
 
 
 def describe(error: Exception, cell: pathlib.Path) -> str:

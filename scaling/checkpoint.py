@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from scaling import processes
-from scaling.errors import UserError
+from scaling.errors import StorageError, UserError
 from scaling.step import State
 
 LOG = logging.getLogger('scaling')
@@ -97,7 +97,7 @@ class Checkpoints:
     """Waits until the newest save is on disk.
 
     Raises:
-      UserError: if it could not be written, saying what to do.
+      StorageError: if it could not be written, saying what to do.
     """
     self._settle()
     if self._failure is not None:
@@ -128,7 +128,7 @@ class Checkpoints:
       f'{"none" if newest is None else f"step {newest}"}'
     )
     LOG.warning('%s; training goes on to the next save', said)
-    self._failure = UserError(
+    self._failure = StorageError(
       f'{said}; free some space there and run the same command again'
     )
 

@@ -8,6 +8,10 @@ class UserError(Exception):
   """
 
 
+class StorageError(UserError):
+  """A run's folder cannot be written, which is no fault of the run."""
+
+
 class DivergedError(UserError):
   """The loss or the gradient is no longer finite."""
 

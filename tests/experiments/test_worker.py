@@ -1,5 +1,6 @@
 """How a cell that cannot go on ends, and what its status then says."""
 
+import errno
 import json
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 from experiments import ledger, worker
 from experiments.orders import Orders
 from scaling import train
+from scaling.errors import StorageError
 
 ORDERS = Orders([])
 
@@ -78,3 +80,21 @@ def test_the_death_of_a_peer_is_no_failure_until_it_is_always_over_the_same_cell
   status = ledger.read_status(tmp_path)
   assert (status.state, status.failures) == ('failed', 0)
   assert 'workers vanished over it before its first row' in str(status.reason)
+
+
+@pytest.mark.parametrize(
+  'error', [OSError(errno.ENOSPC, 'No space left on device'), StorageError('no room')]
+)
+def test_a_full_disk_is_no_failure_of_the_cell_and_ends_the_worker(
+  run, config, tmp_path, error
+):
+  def fail():
+    raise error
+
+  for i in range(ledger.MAX_FAILURES + 1):
+    with pytest.raises(StorageError, match=r'room|space'):
+      run(fail)
+    status = ledger.read_status(tmp_path)
+    assert (status.state, status.failures) == ('preempted', 0)
+    assert status.preemptions == i + 1
+    assert 'room' in str(status.reason) or 'space' in str(status.reason)
