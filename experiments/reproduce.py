@@ -23,7 +23,7 @@ def _study(args: Args) -> tuple[str, Any]:
   return name, paper.load(name)
 
 
-def _scale(args: Args) -> Scale:
+def _scale(args: Args, study: Any) -> Scale:
   scale = SCALES[args.scale]
   sizes, depths = args.sizes, args.depths
   if sizes:
@@ -34,8 +34,17 @@ def _scale(args: Args) -> Scale:
     scale = dataclasses.replace(scale, seeds=args.seeds)
   if args.epochs:
     scale = dataclasses.replace(scale, epochs=args.epochs)
-  if len(scale.sizes) < 2 or len(scale.depths) < 2:
-    raise UserError('a study needs at least two sizes and two depths')
+  if len(scale.sizes) < 2:
+    raise UserError(f'a study needs at least two --sizes, and {",".join(sizes)} is one')
+  if depths and not study.num_depths:
+    raise UserError(
+      f'{args.rest[0]} does not vary the depth; use --config.model.depth={depths[-1]}'
+    )
+  if len(scale.depths) < study.num_depths:
+    raise UserError(
+      f'{args.rest[0]} compares at least {study.num_depths} --depths, and '
+      f'{",".join(depths)} is one'
+    )
   return scale
 
 
@@ -62,7 +71,7 @@ def cells_of(study: Any, config: Any, scale: Scale, pinned: Any) -> list[sweep.C
 
 def run_reproduce(args: Args) -> int:
   name, study = _study(args)
-  scale = _scale(args)
+  scale = _scale(args, study)
   config = args.config
   config.name = f'{name}_{config.name}'
   cells = cells_of(study, config, scale, args.overrides)

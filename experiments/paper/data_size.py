@@ -22,11 +22,19 @@ from analysis.contrasts import (
   with_arms,
 )
 from analysis.document import Table
+from analysis.fit import fit
+from analysis.prediction import Refusal
+from analysis.words import estimate, images
 from experiments.paper.scales import Scale
 from experiments.paper.study import Figure, Findings, PaperStudy, metric_of
 
 EPOCHS, STEPS, BEST = 'fixed epochs', 'fixed steps', 'best length'
 _FACTOR = 4  # between two lengths
+_LAW = (
+  'The error as a power law of the images, which falls as images to minus the exponent. '
+  'The sizes are those by which it foretold larger ones best. Only with equal updates '
+  'is the exponent one of data.'
+)
 
 PUBLISHED = Table(
   ['study', 'images', 'protocol', 'found'],
@@ -135,7 +143,30 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
         ['protocol', 'gain from the smallest to the largest size'],
         [[name, said(found.gain) if found else '–'] for name, found in gains.items()],
       ),
+      Table(
+        ['protocol', 'exponent of the error', 'fitted to images', 'limits'],
+        [[name, *_exponent(rows)] for name, rows in arms.items()],
+        _LAW + (_built_in(config) if config.data.source == 'procedural' else ''),
+      ),
     ],
+  )
+
+
+def _exponent(rows: Any) -> list[str]:
+  """Returns in words the exponent of a power law, its window, and what limits it."""
+  found = fit(rows['num_images'], rows['value'], laws=('power',))
+  law = found if isinstance(found, Refusal) else found.laws['power']
+  if isinstance(law, Refusal):
+    return ['–', '–', law.reason]
+  exponent = estimate(law.params['c'], *law.intervals['c'])
+  return [exponent, ' to '.join(map(images, law.window)), '; '.join(law.flags)]
+
+
+def _built_in(config: ConfigDict) -> str:
+  return (
+    f' These images were made with the exponent {config.data.procedural.exponent:g}, '
+    'for a learner that knows each look from the first image of it on; one that needs '
+    'more of them, or more updates or width than it has, falls short of it.'
   )
 
 

@@ -102,4 +102,5 @@ STUDY = PaperStudy(
   fields,
   sweep,
   judge,
+  num_depths=2,
 )

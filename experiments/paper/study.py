@@ -63,6 +63,8 @@ class PaperStudy:
     judge: from the table of results, config and scale.
     measure: what else the trained cells are asked: returns rows to add to the table,
       from the table, config, scale, the study's folder, that of its page, and data_dir.
+    num_depths: how many depths it compares at least; 0: its networks have the depth of
+      the config.
   """
 
   title: str
@@ -72,6 +74,7 @@ class PaperStudy:
   sweep: Callable[[ConfigDict, Scale], list[dict[str, Any]]]
   judge: Callable[[Any, ConfigDict, Scale], Findings]
   measure: Callable[..., list[dict[str, Any]]] | None = None
+  num_depths: int = 0
 
 
 def metric_of(config: ConfigDict) -> tuple[str, str]:

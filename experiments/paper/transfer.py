@@ -181,4 +181,5 @@ STUDY = PaperStudy(
   fields,
   sweep,
   judge,
+  num_depths=2,
 )

@@ -126,4 +126,5 @@ STUDY = PaperStudy(
   fields,
   sweep,
   judge,
+  num_depths=2,
 )

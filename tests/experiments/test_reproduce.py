@@ -15,7 +15,7 @@ from experiments.paper.scales import SCALES
 pytestmark = pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
 
 WORDS = (
-  '--sizes=64,128,256,512', '--depths=8,14', '--seeds=2', '--epochs=16',
+  '--sizes=64,128,256,512', '--seeds=2', '--epochs=16',
   '--config.model.width=4', '--config.data.image_size=8',
   '--config.data.procedural.num_test=200', '--config.log.eval_batch_size=100',
   '--config.transfer.draws=2', '--config.transfer.probe_images=200',
@@ -140,6 +140,18 @@ def test_a_best_length_that_may_be_longer_is_told():
   assert all('at 1 of 6 sizes' in each for each in told)  # where there is but one
 
 
+def test_the_exponent_of_the_error_stands_beside_that_of_the_images():
+  table, config = pretended('data_size')
+  table['value'] = 1 - 3 * table['num_images'] ** -0.3 * (1 + table['seed'] / 1000)
+  found = paper.load('data_size').judge(table, config, SCALES['laptop']).tables[-1]
+  exponent = {row[0]: float(row[1].split()[0]) for row in found.rows}
+  assert exponent['fixed steps'] == pytest.approx(0.3, abs=0.002)
+  assert 'made with the exponent 0.4,' in found.note
+  config.data.source = 'digits'
+  found = paper.load('data_size').judge(table, config, SCALES['laptop']).tables[-1]
+  assert 'were made' not in found.note
+
+
 def test_networks_of_equal_cost():
   from experiments.paper import width_or_depth
   from scaling import cost
@@ -169,7 +181,9 @@ def test_cooldowns_branch_off_one_run():
   [
     (['data_sise'], 'Did you mean "data_size"'),
     (['depth'], '--workdir is missing'),
-    (['depth', '--sizes=5'], 'at least two sizes'),
+    (['depth', '--sizes=5'], 'at least two --sizes, and 5 is one'),
+    (['depth', '--depths=8'], 'at least 2 --depths, and 8 is one'),
+    (['epochs', '--depths=8,14'], 'use --config.model.depth=14'),
     (['depth', '--sizes=a,b'], 'must be whole numbers'),
     (['label_noise', '--config=digits', '--workdir=x'], '--config=procedural'),
     (['depth', '--results=absent.csv'], 'absent.csv'),
@@ -262,7 +276,7 @@ def test_unchanged_accuracy_holds_by_its_interval():
 @pytest.mark.slow
 def test_duplicates_are_searched_for_and_left_out(run, tmp_path):
   """On real digits, half of the largest subset: what is written adds up."""
-  words = ('--config=digits', '--sizes=100,700', '--depths=8,14', '--seeds=1')
+  words = ('--config=digits', '--sizes=100,700', '--seeds=1')
   small = ('--epochs=2', '--config.model.width=4', '--workers=1')
   done = run('reproduce', 'dedup', f'--workdir={tmp_path}', *words, *small)
   assert done.returncode == 0, done.stderr
