@@ -84,6 +84,8 @@ def _missing(row: Mapping[str, Any]) -> str | None:
 
 def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   del config
+  kinds = [f'data.procedural.{name}' for name in ('wrong', 'branching', 'missing')]
+  table = table.sort_values(kinds, kind='stable')
   wrong = with_arms(table, 'test/top1', _wrong)
   missing = with_arms(table, 'test/map100', _missing)
   gains = {}

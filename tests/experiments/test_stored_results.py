@@ -22,6 +22,11 @@ STORED = {
     ('--config=cifar10', '--sizes=1000,4000,16000', '--depths=8,14', '--epochs=8'),
     'Of 4 claims 1 does not hold and 3 cannot',
   ),
+  'label_noise': (
+    'label_noise',
+    ('--sizes=250,1000,4000',),
+    'Of 3 claims 3 hold.',
+  ),
   'label_space': ('label_space', (), 'The same images with few or many classes'),
 }
 
