@@ -9,11 +9,14 @@ pays for a run of each length, with a cosine.
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from analysis.claims import on_par, said
-from analysis.contrasts import differences, overall, together, with_arms
+from analysis.contrasts import Estimate, differences, overall, together, with_arms
 from analysis.document import Table
+from analysis.fit import fit
+from analysis.prediction import Refusal
 from configs.cooldowns import cooldowns
 from experiments.paper.scales import Scale
 from experiments.paper.study import Figure, Findings, PaperStudy, metric_of
@@ -70,6 +73,7 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   gaps = differences(rows, *sides, ['steps'])
   every = with_arms(table, metric, lambda row: arm(row) or BRANCHES)
   flops = every.groupby('arm')['flops'].sum().to_dict()
+  same = _fits(rows)
   share = flops.get(BRANCHES, 0.0) / flops[SEPARATE] if SEPARATE in flops else None
   return Findings(
     [
@@ -79,7 +83,16 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
         overall(rows, *sides, ['steps']),
         what='cooldowns minus separate, mean over lengths',
         margin=MARGIN,
-      )
+      ),
+      on_par(
+        'Both are the same fit',
+        '',
+        same[-1][1] if same else None,
+        what=f'fitted curves, cooldowns minus separate, at {same[-1][0]:,.0f} examples'
+        if same
+        else '',
+        margin=MARGIN,
+      ),
     ],
     [
       Figure(
@@ -97,9 +110,34 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
         ['steps', 'cooldowns minus separate'],
         [[f'{n:,}', said(each)] for (n,), each in gaps.items()],
         '' if share is None else f'The cooldowns cost {share:.0%} of the FLOPs.',
-      )
+      ),
+      Table(
+        ['examples seen', 'fit of the cooldowns minus fit of separate runs'],
+        [[f'{at:,.0f}', said(each)] for at, each in same],
+        'Each is fitted by all laws, weighed by how well they foretold longer runs.',
+      ),
     ],
   )
+
+
+def _fits(rows: Any) -> list[tuple[float, Estimate]]:
+  """Returns how the fitted curves differ at each number of examples; [] without fits."""
+  curves = []
+  for i, arm in enumerate((BRANCHES, SEPARATE)):
+    own = rows[rows['arm'] == arm]
+    if not len(own):
+      return []
+    found = fit(own['examples_seen'], own['value'], rng=i)
+    if isinstance(found, Refusal):
+      return []
+    curves.append(found)
+  first, second = curves
+  at = np.unique(rows['examples_seen'])
+  found = first.compare(second, at)
+  return [
+    (float(n), Estimate(float(value), float(lo), float(hi), len(rows)))
+    for n, value, lo, hi in zip(at, found.difference, found.lo, found.hi, strict=True)
+  ]
 
 
 STUDY = PaperStudy(

@@ -27,6 +27,11 @@ STORED = {
     ('--sizes=250,1000,4000',),
     'Of 3 claims 3 hold.',
   ),
+  'schedule': (
+    'schedule',
+    (),
+    'Of 2 claims 1 does not hold and 1 cannot be judged.',
+  ),
   'label_space': ('label_space', (), 'The same images with few or many classes'),
 }
 
