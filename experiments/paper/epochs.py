@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from analysis.claims import above
-from analysis.contrasts import whole_gain, with_arms
+from analysis.contrasts import last_gain, whole_gain, with_arms
 from analysis.document import Table
 from experiments.paper import target
 from experiments.paper.scales import Scale
@@ -58,14 +58,21 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   verdicts = []
   for name in EPOCHS:
     own = rows[rows['arm'] == name]
-    verdicts.append(
+    first, *_, before, last = (f'{epochs:g}' for epochs in EPOCHS[name])
+    verdicts += [
       above(
         f'Longer training on the {name} transfers better',
         'each pass helped [T]' if name == LARGE else '',
         whole_gain(own, 'steps'),
-        what=f'{EPOCHS[name][-1]:g} against {EPOCHS[name][0]:g} epochs',
-      )
-    )
+        what=f'{last} against {first} epochs',
+      ),
+      above(
+        f'The longest training on the {name} still helps',
+        '',
+        last_gain(own, 'steps'),
+        what=f'{last} against {before} epochs',
+      ),
+    ]
   return Findings(
     verdicts,
     [

@@ -27,6 +27,11 @@ STORED = {
     ('--sizes=250,1000,4000',),
     'Of 3 claims 3 hold.',
   ),
+  'epochs': (
+    'epochs',
+    (),
+    'Of 4 claims 1 holds, 1 does not hold and 2 cannot',
+  ),
   'schedule': (
     'schedule',
     (),
