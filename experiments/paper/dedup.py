@@ -66,7 +66,9 @@ def measure(
   from scaling.evals.predictions import predict
 
   train, test = sources.load(config.data, data_dir)
-  copied = _search(config, scale, train, test, folder)
+  # In the images as they are: the smaller ones that networks may see tell less apart.
+  found = sources.load_as_found(config.data, data_dir)
+  copied = _search(config, scale, train, found, folder)
   mesh = sharding.make_mesh()
   cells = table.drop_duplicates('cell').to_dict('records')
   right = {}
@@ -95,9 +97,21 @@ def measure(
 
 
 def _search(
-  config: ConfigDict, scale: Scale, train: Any, test: Any, folder: pathlib.Path
+  config: ConfigDict,
+  scale: Scale,
+  train: Any,
+  parts: tuple[Any, Any],
+  folder: pathlib.Path,
 ) -> Any:
-  """Returns which test images are in the largest subset; writes which, and a page."""
+  """Returns which test images are in the largest subset; writes which, and a page.
+
+  Args:
+    config: of the study.
+    scale: of the study.
+    train: training part that the subsets are taken from.
+    parts: training and test images to look at, in the same order.
+    folder: of the study's page.
+  """
   from experiments import dedup_report, progress
   from scaling.data import pipeline, split
   from scaling.dedup import find
@@ -105,7 +119,8 @@ def _search(
   largest = config.data.copy_and_resolve_references()
   largest.num_images = scale.sizes[-1]
   subset = pipeline.make_subset(train, largest)
-  searched = split.take(train, subset.ids, subset.num_images)
+  whole, test = parts
+  searched = split.take(whole, subset.ids, subset.num_images)
   with contextlib.ExitStack() as bars:
     found = find.find(
       searched,

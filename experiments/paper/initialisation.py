@@ -9,7 +9,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from analysis.claims import above
+from analysis.claims import above, said
 from analysis.contrasts import differences, means, with_arms
 from analysis.document import Table
 from experiments.paper import target
@@ -88,14 +88,18 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   )
   found = means(rows, ['num_images', 'arm'])
   arms = (RANDOM, SMALL, LARGE, BOTH)
+  gaps = {
+    f'{first} minus {second}': differences(
+      rows, {'arm': first}, {'arm': second}, ['num_images']
+    )
+    for first, second, _ in pairs
+  }
   return Findings(
     [
       above(
         f'A start from {first} is better than from {second}',
         published,
-        differences(rows, {'arm': first}, {'arm': second}, ['num_images']).get(
-          (TARGET_IMAGES[-1],)
-        ),
+        gaps[f'{first} minus {second}'].get((TARGET_IMAGES[-1],)),
         what=f'on {TARGET_IMAGES[-1]:,} target images',
       )
       for first, second, published in pairs
@@ -117,7 +121,18 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
           [f'{n:,}', *(_mean(found.get((n, arm))) for arm in arms)]
           for n in TARGET_IMAGES
         ],
-      )
+      ),
+      Table(
+        ['target images', *gaps],
+        [
+          [
+            f'{n:,}',
+            *(said(gap[(n,)]) if (n,) in gap else '–' for gap in gaps.values()),
+          ]
+          for n in TARGET_IMAGES
+        ],
+        'Runs of one seed are compared pair by pair.',
+      ),
     ],
   )
 

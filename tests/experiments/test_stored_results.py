@@ -27,6 +27,16 @@ STORED = {
     ('--sizes=250,1000,4000',),
     'Of 3 claims 3 hold.',
   ),
+  'initialisation': (
+    'initialisation',
+    (),
+    'Of 3 claims 1 holds and 2 cannot be judged.',
+  ),
+  'dedup_cifar10': (
+    'dedup',
+    ('--config=cifar10', '--sizes=1000,2000,4000,8000,16000'),
+    'Of 2 claims 2 hold.',
+  ),
   'epochs': (
     'epochs',
     (),
