@@ -104,6 +104,7 @@ def test_config_resolves_as_on_record(name, request):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures('quick_compile')
 @pytest.mark.parametrize('name', NAMES)
 def test_first_updates_are_as_on_record(name, request, monkeypatch):
   found = first_updates(shrunk(name, monkeypatch), sharding.make_mesh())

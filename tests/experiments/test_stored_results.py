@@ -22,6 +22,11 @@ STORED = {
     ('--config=cifar10', '--sizes=1000,4000,16000', '--depths=8,14', '--epochs=8'),
     'Of 4 claims 1 does not hold and 3 cannot',
   ),
+  'depth_cifar10': (
+    'depth',
+    ('--config=cifar10', '--sizes=1000,2000,4000,8000', '--seeds=5'),
+    'Of 2 claims 1 holds and 1 cannot be judged.',
+  ),
   'label_noise': (
     'label_noise',
     ('--sizes=250,1000,4000',),
