@@ -97,7 +97,7 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   return Findings(
     [
       above(
-        f'A start from {first} is better than from {second}',
+        f'{first.capitalize()}: a better start than {second}',
         published,
         gaps[f'{first} minus {second}'].get((TARGET_IMAGES[-1],)),
         what=f'on {TARGET_IMAGES[-1]:,} target images',

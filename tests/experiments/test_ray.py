@@ -1,7 +1,6 @@
 """Studies on real clusters of Ray: killed from every side, they end as if undisturbed."""
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -17,6 +16,7 @@ from studies import (
   PATIENCE,
   alive,
   children,
+  holders,
   killed,
   metrics,
   num_done,
@@ -94,18 +94,6 @@ def workers(pid: int) -> dict[int, int]:
     for child, parent in found.items()
     if not descendants(parent)[child].startswith('sh ')
   }
-
-
-def holders(workdir: pathlib.Path, most: int = 9) -> list[int]:
-  """Returns the processes that work on a cell and have written 2 to `most` of 60 rows."""
-  found = []
-  for path in workdir.glob('cells/*/metrics.jsonl'):
-    rows = len(path.read_text().splitlines())
-    with contextlib.suppress(FileNotFoundError):
-      status = json.loads(path.with_name('status.json').read_text())
-      if status['state'] == 'running' and 1 < rows <= most:
-        found.append(status['lease']['pid'])
-  return found
 
 
 def listening(pids: list[int]) -> dict[str, int]:
@@ -237,29 +225,6 @@ def test_started_on_ray_stopped_lost_cancelled_and_finished_here(
   assert done.returncode == 0, done.stderr
   assert sum(status['failures'] for status in statuses(tmp_path)) == 0
   assert_equal(tmp_path, reference)
-
-
-@pytest.mark.slow
-def test_a_broken_cell_is_tried_twice_and_leaves_the_other_alone(
-  run, tiny_file, tmp_path
-):
-  config_file = tmp_path / 'failing.py'
-  config_file.write_text(
-    tiny_file.read_text()
-    + """
-
-def get_sweep():
-  return [{'data.num_images': 30}, {'data.num_images': 5000}]
-"""
-  )
-  workdir = tmp_path / 'study'
-  ended = run('sweep', '--on=ray', f'--config={config_file}', f'--workdir={workdir}')
-  assert ended.returncode == 1
-  assert 'Traceback' not in ended.stderr
-  assert '1 done, 1 failed' in ended.stdout
-  tried = {status['state']: status for status in statuses(workdir)}
-  assert (tried['failed']['attempts'], tried['failed']['failures']) == (2, 2)
-  assert (tried['done']['attempts'], tried['done']['failures']) == (1, 0)
 
 
 # Two machines as far as Ray can tell; a line on its input takes the second one away.

@@ -386,30 +386,6 @@ def test_a_cell_by_two_processes_on_two_nodes_is_preempted_and_resumed(
 
 
 @pytest.mark.slow
-def test_a_broken_cell_is_tried_twice_and_leaves_the_others_alone(
-  reference, run, two_nodes, tiny_file, tmp_path
-):
-  config_file = tmp_path / 'broken.py'
-  config_file.write_text(
-    tiny_file.read_text()
-    + """
-
-def get_sweep():
-  return [{'data.num_images': n} for n in (30, 5000, 90)]
-"""
-  )
-  workdir = tmp_path / 'study'
-  run('sweep', f'--config={config_file}', f'--workdir={workdir}', *LOW, '--workers=2')
-  wait_for(lambda: not two_nodes.run('squeue', '--noheader'))
-  found = {status['state']: status for status in statuses(workdir)}
-  assert sorted(found) == ['done', 'failed']
-  assert num_done(workdir) == 2
-  assert '5000' in found['failed']['reason']
-  assert (found['failed']['attempts'], found['failed']['failures']) == (2, 2)
-  assert found['done']['attempts'] == 1
-
-
-@pytest.mark.slow
 def test_what_slurm_refuses_is_told_in_its_words(run, two_nodes, tiny_file, tmp_path):
   words = (f'--config={tiny_file}', f'--workdir={tmp_path}', '--on=slurm')
   said = run('sweep', *words, '--option=partition=none', status=2)
