@@ -27,6 +27,11 @@ STORED = {
     ('--config=cifar10', '--sizes=1000,2000,4000,8000', '--seeds=5'),
     'Of 2 claims 1 holds and 1 cannot be judged.',
   ),
+  'width_or_depth': (
+    'width_or_depth',
+    ('--sizes=500,2000,8000',),
+    'Of 2 claims 1 holds and 1 does not hold.',
+  ),
   'label_noise': (
     'label_noise',
     ('--sizes=250,1000,4000',),
