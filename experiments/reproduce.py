@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import paper, sweep, sweep_verbs
-from experiments.paper.scales import SCALES, Scale
+from experiments.paper.scales import COMPUTED, SCALES, Scale
 from experiments.verbs import INTERRUPTED, OK, Args, Verb
 from scaling.config import suggest
 from scaling.errors import UserError
@@ -61,6 +61,8 @@ def _whole(flag: str, words: list[str]) -> tuple[int, ...]:
 def cells_of(study: Any, config: Any, scale: Scale, pinned: Any) -> list[sweep.Cell]:
   """Returns the cells of a study; fields on the command line win over its own."""
   fields = dict(study.fields(config, scale))
+  if scale.depth:
+    fields['model.depth'] = scale.depth
   if scale.width:
     fields['model.width'] = scale.width
   config.update_from_flattened_dict(
@@ -83,11 +85,7 @@ def run_reproduce(args: Args) -> int:
       f'--workdir=runs/{name}; or --results=FILE.csv judges stored results again'
     )
   if args.dry_run:
-    from experiments import plan
-
-    rate, source = plan.sustained_flops('cpu', os.cpu_count() or 1, 0.0, None)
-    print(plan.table(plan.plan(cells, rate, None)))
-    print(f'assumed: {source}')
+    print(_plan(config, scale, cells))
   code = sweep_verbs.sweep_cells(args, config, cells)
   if code == INTERRUPTED or args.dry_run:
     return code
@@ -95,6 +93,18 @@ def run_reproduce(args: Args) -> int:
     print('when its jobs have ended, the same command writes the report')
     return code
   return _report(args, name, study, config, scale, cells) or code
+
+
+def _plan(config: Any, scale: Scale, cells: list[sweep.Cell]) -> str:
+  """Returns what the study would take on a machine of its scale."""
+  from experiments import plan, plan_device
+
+  if scale.device == 'cpu':
+    rate, source = plan.sustained_flops('cpu', os.cpu_count() or 1, 0.0, None)
+    return f'{plan.table(plan.plan(cells, rate, None))}\nassumed: {source}'
+  device = plan_device.Device(scale.device, scale.num_devices)
+  planned = plan_device.plan(cells, device, None)
+  return plan_device.table(planned, device, config.train.batch_size)
 
 
 def _report(
@@ -180,12 +190,14 @@ def _about(found: Any) -> dict[str, str]:
 
 
 def config_of(words: list[str]) -> str:
-  """Returns the shipped config that the scale among the words starts from."""
+  """Returns the shipped config that the study and scale among the words start from."""
+  scale = 'laptop'
   for word in words:
     flag, _, value = word.lstrip('-').partition('=')
     if flag == 'scale' and value in SCALES:
-      return SCALES[value].config
-  return SCALES['laptop'].config
+      scale = value
+  own = COMPUTED if 'label_noise' in words else {}
+  return own.get(scale, SCALES[scale].config)
 
 
 VERBS = {

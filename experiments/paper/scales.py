@@ -16,7 +16,11 @@ class Scale:
     epochs: passes over each subset where all are passed over alike.
     seeds: runs of each setting; the two largest sizes have one less.
     finetune_steps: of networks that start from another.
+    depth: of the networks, where one depth is all that a study needs; 0: that of the
+      config.
     width: of the networks; 0: that of the config.
+    device: that it is planned for, see `scaling.chips`, or 'cpu'.
+    num_devices: of them, for each cell; of a CPU all cores are taken.
   """
 
   name: str
@@ -26,7 +30,10 @@ class Scale:
   epochs: float
   seeds: int
   finetune_steps: int
+  depth: int = 0
   width: int = 0
+  device: str = 'cpu'
+  num_devices: int = 1
 
   def seeds_of(self, num_images: int) -> range:
     """Returns the seeds of a size: fewer where runs are long and differ least."""
@@ -47,7 +54,7 @@ SCALES = {
     10.0,
     3,
     300,
-    8,
+    width=8,
   ),
   'gpu': Scale(
     'gpu',
@@ -57,6 +64,8 @@ SCALES = {
     50.0,
     3,
     500,
+    depth=20,
+    device='H100',
   ),
   'pod': Scale(
     'pod',
@@ -66,5 +75,9 @@ SCALES = {
     4.0,
     1,
     20_000,
+    device='TPU v5e',
+    num_devices=256,
   ),
 }
+# Studies that plant what they measure in computed images start from those.
+COMPUTED = {'gpu': 'procedural', 'pod': 'procedural_jft'}

@@ -199,6 +199,25 @@ def test_what_cannot_be_is_said_in_a_line(call, tmp_path, monkeypatch, words, me
   assert not list(pathlib.Path(tmp_path).iterdir())
 
 
+@pytest.mark.parametrize(
+  ('name', 'scale', 'machine'),
+  [
+    ('data_size', 'laptop', 'a guess of 10 a core'),
+    *((name, 'gpu', '1 x H100') for name in paper.NAMES),
+    ('label_noise', 'pod', '256 x TPU v5e'),
+    ('depth', 'pod', '256 x TPU v5e'),
+  ],
+)
+def test_each_scale_has_a_plan(call, tmp_path, name, scale, machine):
+  words = (f'--scale={scale}', '--dry_run', f'--workdir={tmp_path / "study"}')
+  status, out, err = call('reproduce', name, *words)
+  assert status == 0, err
+  assert machine in out
+  assert not list(tmp_path.iterdir())
+  if scale == 'gpu':  # where one depth will do it is that of the scale
+    assert 'resnet20-' in out or name == 'label_noise'
+
+
 def test_table_of_something_else_is_refused(call, tmp_path):
   (tmp_path / 'other.csv').write_text('a,b\n1,2\n')
   status, _, err = call('reproduce', 'depth', f'--results={tmp_path / "other.csv"}')
