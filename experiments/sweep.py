@@ -106,7 +106,9 @@ def shrink(
     data.train_split += '[:256]'
     data.test_split += '[:64]'
     config.log.eval_batch_size = 16
-  config.update_from_flattened_dict(network)
+  # Weights of the full network do not fit, and another set may not be at hand.
+  starts = {'init.cell': '', 'init.file': '', 'init.step': 0, 'init.part': 'weights'}
+  config.update_from_flattened_dict(network | starts | {'transfer.source': ''})
   config.train.batch_size = 16
   if config.model.ghost_batch:
     config.model.ghost_batch = math.gcd(config.model.ghost_batch, 16)

@@ -104,6 +104,17 @@ def test_smoke_takes_the_set_where_it_is_at_hand(no_sets):
   assert sweep.shrink(load('cifar10')[0], None)[0].data.source == 'made_up'
 
 
+def test_smoke_needs_no_weights_and_no_other_set():
+  config, _ = load('digits')
+  config.update_from_flattened_dict(
+    {'init.file': 'R50x1.npz', 'transfer.source': 'folder', 'transfer.name': 'birds'}
+  )
+  small, wanted = sweep.shrink(config, None)
+  assert not small.init.file
+  assert not small.transfer.source
+  assert len(sweep.make_cells(small, wanted)) == 4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize('name', NAMES)
 def test_every_config_runs_shrunk(name, tmp_path, no_sets):
