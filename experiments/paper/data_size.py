@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from analysis.claims import above, said, straight
 from analysis.contrasts import (
+  Estimate,
   bend,
   differences,
   last_gain,
@@ -108,7 +109,9 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
       for v in verdicts
     ]
   both = together(*arms.values())
-  gaps = differences(both, {'arm': STEPS}, {'arm': EPOCHS}, ['num_images'])
+  # Of the largest size both are the same runs, whose difference says nothing of noise.
+  smaller = both[both['num_images'] < scale.sizes[-1]]
+  gaps = differences(smaller, {'arm': STEPS}, {'arm': EPOCHS}, ['num_images'])
   gains = {name: bend(rows) for name, rows in arms.items()}
   return Findings(
     verdicts,
@@ -130,7 +133,7 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
           [
             f'{n:,}',
             *(_mean(rows, n) for rows in arms.values()),
-            said(gaps[(n,)]) if (n,) in gaps else '–',
+            _gap(gaps, n, scale),
           ]
           for n in scale.sizes
         ],
@@ -182,6 +185,12 @@ def _at_edge(table: Any, best: Any, metric: str) -> str:
     f'at {num} of {len(chosen)} sizes the longest run is the best, so longer ones may be '
     'better still'
   )
+
+
+def _gap(gaps: Mapping[Any, Estimate], num_images: int, scale: Scale) -> str:
+  if num_images == scale.sizes[-1]:
+    return 'the same runs'
+  return said(gaps[(num_images,)]) if (num_images,) in gaps else '–'
 
 
 def _mean(rows: Any, num_images: int) -> str:
