@@ -149,6 +149,28 @@ def overall(
   )
 
 
+def trend(found: Mapping[Setting, Estimate]) -> Estimate | None:
+  """Returns how a difference changes with each doubling of the size.
+
+  By least squares in log2(size), weighted by the pairs of runs. None with fewer than two
+  sizes; without repeats the interval is infinite.
+
+  Args:
+    found: of `differences` over one column, the size.
+  """
+  if len(found) < 2:
+    return None
+  x = np.log2([float(key[0]) for key in found])
+  each = list(found.values())
+  num = np.array([one.num for one in each], float)
+  x = x - np.average(x, weights=num)
+  square = float(num @ x**2)
+  value = float(num * x @ [one.value for one in each]) / square
+  # All intervals are one pooled t interval, over the root of the pairs.
+  half = (each[0].hi - each[0].value) * math.sqrt(each[0].num / square)
+  return Estimate(value, value - half, value + half, int(num.sum()))
+
+
 class Bend(NamedTuple):
   """How a curve differs from a straight line in log(size).
 

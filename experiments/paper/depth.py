@@ -9,10 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from analysis.claims import above, said
-from analysis.contrasts import Estimate, differences, whole_gain, with_arms
+from analysis.contrasts import differences, trend, whole_gain, with_arms
 from analysis.document import Table
-from analysis.fit_table import fit_table
-from analysis.interaction import interaction
 from experiments.paper.scales import Scale
 from experiments.paper.study import Figure, Findings, PaperStudy, metric_of
 
@@ -47,12 +45,6 @@ def sweep(config: ConfigDict, scale: Scale) -> list[dict[str, Any]]:
 def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
   metric, words = metric_of(config)
   rows = with_arms(table, metric, lambda row: f'depth {row["depth"]:g}')
-  fits = fit_table(rows, group=('depth',)).fits.get(metric, {})
-  found = interaction({key[0]: each for key, each in fits.items()})
-  window = next((d for d in found.differences if d.where == 'window'), None)
-  estimate = None
-  if window is not None:
-    estimate = Estimate(window.value, window.lo, window.hi, len(rows))
   shallow, deep = scale.depths[0], scale.depths[-1]
   ends = {depth: whole_gain(rows[rows['depth'] == depth]) for depth in scale.depths}
   wins = differences(rows, {'depth': deep}, {'depth': shallow}, ['num_images'])
@@ -61,7 +53,7 @@ def judge(table: Any, config: ConfigDict, scale: Scale) -> Findings:
       above(
         'Deeper networks gain more from more images',
         'gains +1.9, +2.3, +3.0 for 50, 101, 152 layers [C]',
-        estimate,
+        trend(wins),
         what=f'gain per doubling, depth {deep} minus {shallow}',
       ),
       above(

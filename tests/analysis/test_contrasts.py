@@ -17,6 +17,7 @@ from analysis.contrasts import (
   means,
   overall,
   together,
+  trend,
   whole_gain,
   with_arms,
 )
@@ -47,9 +48,39 @@ def share_that_covers(estimate, truth, repeats=200):
   return sum(hits) / repeats
 
 
+def widening(rng, seeds=3):
+  """A study whose arms come apart by 0.02 with each doubling."""
+  table = study(rng, line, seeds=seeds)
+  apart = 0.02 * np.log2(table['num_images'] / 100) * (table['arm'] == 'b')
+  return table.assign(value=table['value'] + apart)
+
+
+def change(table):
+  return trend(differences(table, {'arm': 'b'}, {'arm': 'a'}, ['num_images']))
+
+
+def test_a_trend_needs_two_sizes_and_repeats():
+  rng = np.random.default_rng(0)
+  assert change(widening(rng).query('num_images == 100')) is None
+  alone = change(widening(rng, seeds=1))
+  assert math.isinf(alone.hi)
+  assert alone.value == pytest.approx(0.02, abs=0.02)
+
+
+def test_a_trend_without_noise_is_exact():
+  table = widening(np.random.default_rng(0))
+  table['value'] = 0.02 * np.log2(table['num_images']) * (table['arm'] == 'b')
+  uneven = table.query('seed < 2 or num_images < 500')
+  found = change(uneven)
+  assert found.value == pytest.approx(0.02, rel=1e-9)
+  assert found.hi - found.lo < 1e-9
+  assert found.num == 13
+
+
 @pytest.mark.parametrize(
   ('estimate', 'truth'),
   [
+    (lambda rng: change(widening(rng)), 0.02),
     (
       lambda rng: differences(
         study(rng, line, gap=0.03), {'arm': 'b'}, {'arm': 'a'}, ['num_images']
