@@ -90,15 +90,21 @@ def test_study_killed_three_times_ends_equal(
   assert_same_checkpoints(tmp_path, reference)
 
 
-def test_workers_save_when_their_launcher_is_gone_and_on_ctrl_c(
+def test_workers_save_on_sigterm_when_their_launcher_is_gone_and_on_ctrl_c(
   reference, command, run, tiny_file, tmp_path
 ):
   words = ('study', f'--config={tiny_file}', f'--workdir={tmp_path}', '--config.seed=0')
   words = (*words, '--workers=1')
   with killed(command(*words)) as process:
     wait_for(lambda: num_rows(tmp_path) >= 2)
+    (preempted,) = children(process.pid)
+    os.kill(preempted, signal.SIGTERM)  # one worker alone: another takes its place
+    wait_for(lambda: not alive(preempted))
+    begun = num_rows(tmp_path)
+    wait_for(lambda: num_rows(tmp_path) > begun)
     workers = children(process.pid)
-    assert workers
+    assert preempted not in workers
+    assert sum(map(alive, workers)) == 1
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not any(map(alive, workers)))
