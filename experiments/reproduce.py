@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import paper, sweep, sweep_verbs
-from experiments.paper.scales import COMPUTED, SCALES, Scale
+from experiments.paper.scales import SCALES, Scale
 from experiments.verbs import INTERRUPTED, OK, Args, Verb
 from scaling.config import suggest
 from scaling.errors import UserError
@@ -196,7 +196,8 @@ def config_of(words: list[str]) -> str:
     flag, _, value = word.lstrip('-').partition('=')
     if flag == 'scale' and value in SCALES:
       scale = value
-  own = COMPUTED if 'label_noise' in words else {}
+  name = next((word for word in words if word in paper.NAMES), None)
+  own = paper.load(name).configs if name else {}
   return own.get(scale, SCALES[scale].config)
 
 

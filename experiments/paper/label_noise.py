@@ -157,4 +157,6 @@ STUDY = PaperStudy(
   fields,
   sweep,
   judge,
+  # What it plants, it plants in computed images.
+  configs={'gpu': 'procedural', 'pod': 'procedural_jft'},
 )

@@ -79,5 +79,3 @@ SCALES = {
     num_devices=256,
   ),
 }
-# Studies that plant what they measure in computed images start from those.
-COMPUTED = {'gpu': 'procedural', 'pod': 'procedural_jft'}

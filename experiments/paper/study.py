@@ -63,8 +63,9 @@ class PaperStudy:
     judge: from the table of results, config and scale.
     measure: what else the trained cells are asked: returns rows to add to the table,
       from the table, config, scale, the study's folder, that of its page, and data_dir.
-    num_depths: how many depths it compares at least; 0: its networks have the depth of
-      the config.
+    num_depths: how many depths it compares at least; 0: its networks have one depth, of
+      scale or config.
+    configs: {name of a scale: shipped config to start from there, not the scale's own}.
   """
 
   title: str
@@ -75,6 +76,7 @@ class PaperStudy:
   judge: Callable[[Any, ConfigDict, Scale], Findings]
   measure: Callable[..., list[dict[str, Any]]] | None = None
   num_depths: int = 0
+  configs: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def metric_of(config: ConfigDict) -> tuple[str, str]:
