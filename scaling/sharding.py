@@ -26,8 +26,9 @@ RULES = (
   (r'head/bias', ('model',)),
   (r'(kernel|bias|scale|mean|var|positions|token)', ()),
 )
-# A core's share of a batch below this many images is not worth a device.
-_DEVICE_IMAGES = 4
+# A core's share of a batch below this many images is not worth a device: the products of
+# the few but large images of such a batch use all cores by themselves.
+_DEVICE_IMAGES = 16
 # Below this many elements an array is cheaper to keep than to gather.
 _FSDP_ELEMENTS = 4096
 

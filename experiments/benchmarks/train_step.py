@@ -19,6 +19,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,9 +30,10 @@ from experiments.launch.local import TUNABLES
 CASES = (
   ('resnet20-28px', 128, 4),
   ('resnet20-32px', 128, 4),
-  ('resnet50-224px', 8, 1),
-  ('resnet50-224px', 16, 1),
+  ('resnet50-224px', 8, 2),
+  ('resnet50-224px', 16, 2),
 )
+REST_SECONDS = 1  # after a turn: threads go on looking for work for a while
 DTYPES = ('float32', 'bfloat16')
 PEER = 'torch'
 
@@ -98,6 +100,7 @@ def measure(
   for _ in range(rounds):
     for contender in contenders.values():
       contender.run(steps)
+      time.sleep(REST_SECONDS)
   for row in rows:
     if contender := contenders.get(row['name']):
       contender.close()

@@ -38,9 +38,10 @@ def use_cores(*numbers: int, **variables: str) -> str:
     (1, (128, 512), 1),
     (2, (128, 512), 2),
     (3, (128, 512), 2),
-    (6, (96, 512), 4),
-    (8, (16, 512), 4),  # four images each
-    (8, (15, 512), 1),
+    (6, (192, 512), 4),
+    (8, (64, 512), 4),  # sixteen images each
+    (2, (16, 512), 1),
+    (8, (63, 512), 1),
     (4, (), 1),
   ],
 )
@@ -54,12 +55,12 @@ def test_as_many_as_divide_the_batches(cores, sizes, devices, monkeypatch):
 
 
 def test_jax_sees_them():
-  said = use_cores(2, 8, 16)
+  said = use_cores(2, 32, 64)
   assert said.startswith('2 ')
   assert 'terminate_timeout_seconds' in said
 
 
 def test_what_the_user_set_stays():
   flag = '--xla_cpu_collective_call_terminate_timeout_seconds=7'
-  assert use_cores(2, 8, JAX_NUM_CPU_DEVICES='3', XLA_FLAGS=flag) == f'3 {flag}\n'
-  assert use_cores(2, 8, XLA_FLAGS=flag) == f'2 {flag}\n'
+  assert use_cores(2, 32, JAX_NUM_CPU_DEVICES='3', XLA_FLAGS=flag) == f'3 {flag}\n'
+  assert use_cores(2, 32, XLA_FLAGS=flag) == f'2 {flag}\n'
