@@ -135,24 +135,29 @@ def test_two_processes_that_are_killed_end_equal(config, together, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_stop_that_one_process_hears_stops_both_and_one_process_goes_on(
+def test_a_stop_that_one_process_hears_stops_both_and_any_number_of_devices_goes_on(
   config, together, tmp_path
 ):
   run(2, config, tmp_path, stop_at=(10**6, 5))
   stopped = state_of(config, tmp_path)
   assert 4 < int(stopped.step) < 12
-  alone = tmp_path.with_name('alone')
-  shutil.copytree(tmp_path, alone)
+  seams, on_two, on_one = (tmp_path.with_name(name) for name in ('seams', 'two', 'one'))
+  for copy in (seams, on_two, on_one):
+    shutil.copytree(tmp_path, copy)
 
   run(2, config, tmp_path)
   assert_same_run(config, tmp_path, together)
 
-  # Two processes, then one, then two again: the same state at the seams, the same rows
-  # but for the order of sums.
-  assert child_of(config, alone, 4, stop_at=3).wait() == 0
-  assert int(state_of(config, alone).step) == int(stopped.step) + 3
-  run(2, config, alone)
-  for row, other in zip(rows_of(alone), rows_of(together), strict=True):
-    assert row.keys() == other.keys()
-    for name, value in row.items():
-      assert value == pytest.approx(other[name], rel=1e-4), name
+  # Two processes, then one, then two again.
+  assert child_of(config, seams, 4, stop_at=3).wait() == 0
+  assert int(state_of(config, seams).step) == int(stopped.step) + 3
+  run(2, config, seams)
+  # Begun by two processes on four devices, ended by one process on fewer.
+  assert child_of(config, on_two, 2).wait() == 0
+  assert child_of(config, on_one, 1).wait() == 0
+  # The same state where they go on, the same rows but for the order of sums.
+  for workdir in (seams, on_two, on_one):
+    for row, other in zip(rows_of(workdir), rows_of(together), strict=True):
+      assert row.keys() == other.keys()
+      for name, value in row.items():
+        assert value == pytest.approx(other[name], rel=1e-4), name
