@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling.data import jpeg
 from scaling.errors import UserError
 
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
@@ -27,9 +28,7 @@ class CorruptError(UserError):
   """An image that cannot be read."""
 
 
-def decode(
-  encoded: bytes, channels: int, where: str, shrink: int = 1
-) -> NDArray[np.uint8]:
+def decode(encoded: bytes, channels: int, where: str) -> NDArray[np.uint8]:
   """Returns the image as `[H, W, C]`, in grey for one channel and colour for three.
 
   Transparency is dropped, 16-bit greys keep their upper byte, and of a moving picture
@@ -39,7 +38,6 @@ def decode(
     encoded: the content of an image file.
     channels: 1, 3 or 4.
     where: words that find the image, for the error.
-    shrink: 1, 2, 4 or 8: a colour JPEG comes as many times smaller, for less work.
 
   Raises:
     UserError: for channels that no image has.
@@ -48,7 +46,7 @@ def decode(
   if channels not in _MODES:
     raise UserError(f'data.channels={channels} cannot be decoded; use 1, 3 or 4')
   try:
-    pixels = _by_opencv(encoded, shrink) if channels == 3 else None
+    pixels = _by_opencv(encoded) if channels == 3 else None
     if pixels is None:
       pixels = _by_pillow(encoded, channels)
   except Exception as error:  # broken files raise all kinds of errors in the decoders
@@ -67,22 +65,18 @@ def _opencv() -> ModuleType:
   return cv2
 
 
-def _by_opencv(encoded: bytes, shrink: int) -> NDArray[np.uint8] | None:
-  """Returns the pixels in colour, or None."""
+def _by_opencv(encoded: bytes, shrink: int = 1) -> NDArray[np.uint8] | None:
+  """Returns the pixels in colour, or None; a JPEG as many times smaller: 1, 2, 4 or 8."""
   if encoded[:4] == b'GIF8' or not encoded:
     return None
   cv2 = _opencv()
-  how = (
-    cv2.IMREAD_COLOR_RGB
-    if shrink == 1
-    else getattr(cv2, f'IMREAD_REDUCED_COLOR_{shrink}')
-  )
-  pixels = cv2.imdecode(
-    np.frombuffer(encoded, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION
-  )
-  if pixels is None or shrink == 1:
-    return pixels
-  return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+  how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+  if shrink > 1:
+    how |= getattr(cv2, f'IMREAD_REDUCED_COLOR_{shrink}')
+  try:
+    return cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
+  except cv2.error:
+    return None
 
 
 def _by_pillow(encoded: bytes, channels: int) -> NDArray[np.uint8]:
@@ -100,22 +94,6 @@ def _by_pillow(encoded: bytes, channels: int) -> NDArray[np.uint8]:
     return np.asarray(image)
 
 
-def jpeg_size(encoded: bytes) -> tuple[int, int] | None:
-  """Returns height and width of a JPEG from its header, or None for anything else."""
-  if encoded[:2] != b'\xff\xd8':
-    return None
-  at = 2
-  while at + 9 <= len(encoded) and encoded[at] == 0xFF:
-    marker = encoded[at + 1]
-    # The frame header, of whatever coding; the three others in its range are tables.
-    if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-      height = int.from_bytes(encoded[at + 5 : at + 7], 'big')
-      width = int.from_bytes(encoded[at + 7 : at + 9], 'big')
-      return (height, width) if height and width else None
-    at += 2 + int.from_bytes(encoded[at + 2 : at + 4], 'big')
-  return None
-
-
 def decode_crop(
   encoded: bytes,
   channels: int,
@@ -125,8 +103,9 @@ def decode_crop(
 ) -> NDArray[np.uint8]:
   """Returns a crop of an encoded image, resized to `[size, size, C]`.
 
-  A JPEG is decoded at a half, a quarter or an eighth where the crop has the pixels for
-  it: each is then the mean over its square, as a reduction after decoding would give.
+  Of a colour JPEG no more is decoded than the rows down to the end of the crop, and at a
+  half, a quarter or an eighth where the crop has the pixels for it: each is then the mean
+  over its square, as a reduction after decoding would give.
 
   Args:
     encoded: the content of an image file.
@@ -138,15 +117,18 @@ def decode_crop(
   Raises:
     CorruptError: when the bytes are no whole image.
   """
-  full = jpeg_size(encoded)
-  box, shrink = None, 1
-  if full is not None:
-    box = make_box(*full)
-    side = min(box[2] - box[0], box[3] - box[1])
-    shrink = max(n for n in (1, 2, 4, 8) if n == 1 or side >= n * size)
-  pixels = decode(encoded, channels, where, shrink)
-  if full is None or box is None:
+  header = jpeg.read_header(encoded) if channels == 3 else None
+  if header is None:
+    pixels = decode(encoded, channels, where)
     return crop(pixels, make_box(*pixels.shape[:2]), size)
+  box = make_box(header.height, header.width)
+  side = min(box[2] - box[0], box[3] - box[1])
+  shrink = max(n for n in (1, 2, 4, 8) if n == 1 or side >= n * size)
+  # One row more than the crop has, for the last one is not exact, and one for rounding.
+  upper = jpeg.first_rows(encoded, header, shrink * (math.ceil(box[3] / shrink) + 2))
+  pixels = _by_opencv(upper, shrink)
+  if pixels is None:  # a kind that OpenCV cannot read, or no whole image
+    pixels, shrink = decode(encoded, channels, where), 1
   left, top, right, bottom = (edge / shrink for edge in box)
   return crop(pixels, (left, top, right, bottom), size)
 

@@ -89,6 +89,18 @@ def test_fingerprint_follows_the_list(on_csv, write):
   assert len(prints) == 3
 
 
+def test_fingerprint_follows_the_files(on_csv, write, tmp_path):
+  write('train', 'images/a.png,dog', 'images/b.png,cat')
+  folder = write('test', 'images/c.png,emu')
+  before = sources.load(on_csv, folder)[0].fingerprint
+  sources._load.cache_clear()
+  assert sources.load(on_csv, folder)[0].fingerprint == before
+  sources._load.cache_clear()
+  with (tmp_path / 'images' / 'a.png').open('ab') as file:
+    file.write(b'more')
+  assert sources.load(on_csv, folder)[0].fingerprint != before
+
+
 def test_a_missing_file_is_found_when_it_is_read(on_csv, write):
   folder = write('train', 'images/a.png,dog', 'nowhere/b.png,cat')
   write('test', 'images/a.png,emu')

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from scaling.data.decode import (
+  CorruptError,
   center_box,
   crop,
   decode,
   decode_crop,
-  jpeg_size,
   random_box,
 )
 from scaling.errors import UserError
@@ -146,17 +146,6 @@ def photo(height: int, width: int) -> np.ndarray:
   return np.clip(128 + 90 * np.stack(waves, -1) + grain, 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-  'options', [{}, {'progressive': True}, {'exif': b'Exif' * 999}]
-)
-def test_sizes_are_read_from_the_header(options):
-  encoded = encode(Image.fromarray(photo(60, 100)), 'JPEG', **options)
-  assert jpeg_size(encoded) == (60, 100)
-  for stop in range(0, len(encoded), 7):
-    assert jpeg_size(encoded[:stop]) in (None, (60, 100))
-  assert jpeg_size(encode(Image.fromarray(photo(60, 100)), 'PNG')) is None
-
-
 @pytest.mark.parametrize('shape', [(100, 140), (250, 333), (401, 900), (1000, 817)])
 def test_large_jpegs_are_decoded_small(shape):
   encoded = encode(Image.fromarray(photo(*shape)), 'JPEG', quality=95)
@@ -173,6 +162,41 @@ def test_large_jpegs_are_decoded_small(shape):
     # Below a level is what rounding and the grain leave.
     assert np.abs(small - np.asarray(means, float)).mean() < 1
     assert np.abs(crop(whole, box(*shape), 48) - np.asarray(means, float)).mean() < 1
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_large_greys_are_cropped_where_asked(channels):
+  image = photo(200, 240)[..., 0]
+  encoded = encode(Image.fromarray(image), 'JPEG', quality=100)
+  seen = decode_crop(encoded, channels, 'x', lambda *_: (120, 80, 216, 176), 32)
+  means = Image.fromarray(image).resize(
+    (32, 32), Image.Resampling.BOX, (120, 80, 216, 176)
+  )
+  assert np.abs(seen - np.asarray(means, float)[..., None]).mean() < 2
+
+
+@pytest.mark.parametrize('subsampling', [0, 1, 2])
+@pytest.mark.parametrize(
+  'options', [{}, {'progressive': True}, {'restart_marker_rows': 1}]
+)
+def test_rows_below_the_crop_make_no_difference(subsampling, options, capfd):
+  encoded = encode(
+    Image.fromarray(photo(203, 317)), 'JPEG', subsampling=subsampling, **options
+  )
+  whole = decode(encoded, 3, 'x')
+  for numbers in np.random.default_rng(2).random((40, 4)):
+    box = random_box(203, 317, 0.05, numbers)
+    seen = decode_crop(encoded, 3, 'x', lambda *_, box=box: box, 110)
+    assert (seen == crop(whole, box, 110)).all()
+  assert capfd.readouterr().err == ''  # the decoder warns of what it did not expect
+
+
+@pytest.mark.parametrize('stop', [0.5, 0.98])
+def test_torn_jpegs_are_noticed_also_below_the_crop(stop):
+  encoded = encode(Image.fromarray(photo(203, 317)), 'JPEG')
+  torn = encoded[: int(len(encoded) * stop)]
+  with pytest.raises(CorruptError, match='truncated'):
+    decode_crop(torn, 3, 'x', lambda *_: (0, 0, 50, 50), 32)
 
 
 def test_turned_photographs_are_left_as_they_lie():
