@@ -13,11 +13,10 @@ from experiments.launch import cores, stopping
 from experiments.launch.jobs import Launch
 
 # glibc's own settings: keep freed memory, where by default each training step hands its
-# large arrays back to the kernel and pays for every fresh page of the next ones. One arena,
-# for those of threads give theirs back whatever the threshold.
+# large arrays back to the kernel and pays for every fresh page of the next ones.
 TUNABLES = (
   'glibc.malloc.hugetlb=1:glibc.malloc.mmap_max=0'
-  ':glibc.malloc.trim_threshold=17179869184:glibc.malloc.arena_max=1'
+  ':glibc.malloc.trim_threshold=17179869184'
 )
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 1.0
