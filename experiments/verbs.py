@@ -164,6 +164,7 @@ def run_export(args: Args) -> int:
 def run_predict(args: Args) -> int:
   from scaling import sharding, trained
   from scaling.data import sources
+  from scaling.data.skipped import Skipped
   from scaling.evals import predictions
 
   out = pathlib.Path(args.out)
@@ -171,10 +172,15 @@ def run_predict(args: Args) -> int:
     raise UserError(f'--out={out}: there is no folder {out.parent}; make it first')
   config, variables = trained.load(_cell(args), args.step)
   _, test = sources.load(config.data, args.data_dir)
-  found = predictions.predict(config, variables, test, sharding.make_mesh())
+  skipped = None
+  if config.data.corrupt == 'skip':
+    skipped = Skipped(_cell(args) / 'skipped.txt')
+  found = predictions.predict(config, variables, test, sharding.make_mesh(), skipped)
   predictions.write_csv(out, found)
-  right = int(found.correct.sum())
-  print(f'{right:,} of {test.num_images:,} test images are classified correctly')
+  right, read = int(found.correct.sum()), int(found.read.sum())
+  print(f'{right:,} of {read:,} test images are classified correctly')
+  if lost := test.num_images - read:
+    print(f'{lost:,} could not be read and are left out')
   print(f'written: {out}')
   return OK
 

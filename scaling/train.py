@@ -200,7 +200,7 @@ def train(
               pipeline.class_counts(train_split, subset) if last else None,
             )
           if last and judged_on:
-            row |= transfer.evaluate(config, state.variables, judged_on, mesh)
+            row |= transfer.evaluate(config, state.variables, judged_on, mesh, skipped)
           score = metrics.score(row, config.checkpoint.best)
           is_best = score > max(scores.values(), default=-math.inf)
           save_due = save_due or (is_best and done != last_saved)

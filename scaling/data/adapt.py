@@ -32,7 +32,10 @@ def adapt(split: Split, size: int, channels: int) -> Split:
   def images(ids: Ids) -> NDArray[np.uint8]:
     pixels = with_channels(read(ids), channels)
     height, width = pixels.shape[1:3]
-    return np.stack([crop(one, (0, 0, width, height), size) for one in pixels])
+    resized = np.empty((len(pixels), *shape), np.uint8)
+    for row, one in enumerate(pixels):
+      resized[row] = crop(one, (0, 0, width, height), size)
+    return resized
 
   return dataclasses.replace(
     split,

@@ -166,7 +166,8 @@ def _split(
   ids = {name: i for i, name in enumerate(names)}
   labels = [[ids[name] for name in listing.labels[row]] for row in rows]
   ends = np.cumsum([0] + [len(one) for one in labels])
-  flat = np.array([label for one in labels for label in one], np.int32)
+  # With one to spare, so that there is one to look at where no image has any.
+  flat = np.array([label for one in labels for label in one] + [-1], np.int32)
   written = [listing.files[row] for row in rows]
   folder = listing.path.parent
 
@@ -191,7 +192,7 @@ def _split(
     encoded=encoded,
     label_names=tuple(names),
     fingerprint=fingerprint(
-      names, written, flat, ends, [_size(where(i)) for i in some]
+      names, written, flat[:-1], ends, [_size(where(i)) for i in some]
     ),
     where=where,
   )

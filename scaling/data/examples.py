@@ -104,11 +104,14 @@ def remembered(read: Read) -> Read:
   return answer
 
 
+def fits_memory(split: Split, shape: tuple[int, int, int]) -> bool:
+  """Returns whether memory has room for a part's images `[H, W, C]`."""
+  return 0 < split.num_images * int(np.prod(shape)) <= _MEMORY_BYTES
+
+
 def into_memory(split: Split, shape: tuple[int, int, int]) -> Split:
-  """Returns the part with its images `[H, W, C]` decoded, if memory has room for it."""
+  """Returns the part with its images `[H, W, C]` decoded."""
   assert split.encoded is not None
-  if not 0 < split.num_images * int(np.prod(shape)) <= _MEMORY_BYTES:
-    return split
   images = np.empty((split.num_images, *shape), np.uint8)
   labels = []
   for start in range(0, split.num_images, _AT_ONCE):
@@ -135,11 +138,17 @@ def pad_labels(
   """Returns the distinct labels of each image `[B, K]`, then -1.
 
   Raises:
-    UserError: for more labels than there is room for, or one that is no class.
+    UserError: for more labels than there is room for, none where each has one, or one
+      that is no class.
   """
   table = np.full((len(labels), max_labels), -1, np.int32)
   for row, values in enumerate(labels):
     distinct = list(dict.fromkeys(values))
+    if max_labels == 1 and not distinct:
+      raise UserError(
+        f'{where(row)} has no label; correct data.label_key, or set data.max_labels above '
+        '1 for images that have none'
+      )
     if len(distinct) > max_labels:
       most = max(len(set(values)) for values in labels)
       raise UserError(

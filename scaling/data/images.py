@@ -85,5 +85,9 @@ def read(
 
   found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
   read = np.array([image is not None for image in found], bool)
-  black = np.zeros((data.image_size, data.image_size, data.channels), np.uint8)
-  return np.stack([black if image is None else image for image in found]), read
+  pixels = np.zeros(
+    (len(ids), data.image_size, data.image_size, data.channels), np.uint8
+  )
+  for row in np.flatnonzero(read):
+    pixels[row] = found[row]
+  return pixels, read

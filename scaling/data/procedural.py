@@ -240,7 +240,7 @@ def objects(ids, world: World, xp: ModuleType):
     such an object, bool `[B, O]`.
   """
   state = image_state(ids, world)
-  count = words(state, _COUNT << 16, 1, xp) >= xp.asarray(world.more)
+  count = words(state, _COUNT << 16, 1, xp) > xp.asarray(world.more)
   present = xp.arange(MAX_OBJECTS) <= count.sum(1)[:, None]
   slot, toss = xp.split(words(state, _CLASS << 16, 2 * MAX_OBJECTS, xp), 2, axis=1)
   rank = (slot % np.uint32(world.num_classes)).astype(np.int32)

@@ -93,6 +93,7 @@ def scan(
   """
   starts, lengths, labels = [], [], []
   name, image, found = None, None, None
+  last = 0  # byte at which the last member ends
 
   def end() -> None:
     if name is None or (image is None and found is None):
@@ -107,6 +108,7 @@ def scan(
   try:
     with fs.open(path, 'rb') as file, tarfile.open(fileobj=file, mode='r:') as tar:
       for member in tar:
+        last = tar.offset
         if not member.isfile():
           continue
         if member.offset_data + member.size > size:
@@ -123,10 +125,14 @@ def scan(
           assert content is not None
           read = _labels(content.read(), suffix, label_key)
           found = read if read is not None else found
+      # The module takes a header that is torn or broken for the end.
+      file.seek(last)
+      if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError('it has no mark of its end')
       end()
   except ValueError as error:
     raise UserError(
-      f'{path}: the labels of {name} are no numbers ({error}); prepare the file anew'
+      f'{path}: the labels of {name} are no class numbers ({error}); prepare the file anew'
     ) from error
   except (OSError, tarfile.TarError) as error:
     raise UserError(f'{path} is no whole tar file ({error}); fetch it anew') from error
@@ -136,8 +142,12 @@ def scan(
 def _labels(content: bytes, suffix: str, label_key: str) -> list[int] | None:
   """Returns the class numbers of a label file; None for a .json without any."""
   if suffix == 'cls':
-    return [int(word) for word in content.decode().replace(',', ' ').split()]
-  value = json.loads(content).get(label_key)
-  if value is None:
-    return None
-  return [int(label) for label in (value if isinstance(value, list) else [value])]
+    found = [int(word) for word in content.decode().replace(',', ' ').split()]
+  else:
+    value = json.loads(content).get(label_key)
+    if value is None:
+      return None
+    found = [int(label) for label in (value if isinstance(value, list) else [value])]
+  if wrong := [label for label in found if label < 0]:
+    raise ValueError(f'{wrong[0]} is below 0')
+  return found

@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from scaling.data.decode import CorruptError
-from scaling.data.examples import into_memory, make_split, parse
+from scaling.data.examples import fits_memory, into_memory, make_split, parse
 from scaling.data.records import Records, Shard, count
 from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
@@ -58,10 +58,23 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
       f'data.name={data.name!r} is prepared as {file_format} in {folder}; that cannot be'
       f' read without TensorFlow, so rebuild it by {build}'
     )
+  image, label_names = _check_features(builder, data)
   train, test = (
-    _split(builder, name, data) for name in (data.train_split, data.test_split)
+    _split(builder, name, data, label_names)
+    for name in (data.train_split, data.test_split)
   )
-  return train, test
+  height, width, channels = image.shape
+  if channels is None or height is None or height != width:
+    return train, test
+  # Both or neither, for what is decoded by the batch is cropped in the centre.
+  if not all(fits_memory(part, image.shape) for part in (train, test)):
+    return train, test
+  try:
+    return into_memory(train, image.shape), into_memory(test, image.shape)
+  except CorruptError:
+    if data.corrupt == 'stop':
+      raise
+    return train, test  # where batches are decoded, images may be skipped
 
 
 def _folder(data_dir: str | None) -> str:
@@ -69,8 +82,9 @@ def _folder(data_dir: str | None) -> str:
   return os.path.expanduser(folder)
 
 
-def _split(builder: Any, name: str, data: ConfigDict) -> Split:
-  image, label_names = _check_features(builder, data)
+def _split(
+  builder: Any, name: str, data: ConfigDict, label_names: tuple[str, ...]
+) -> Split:
   try:
     info = builder.info.splits[name]
   except ValueError as error:
@@ -89,7 +103,7 @@ def _split(builder: Any, name: str, data: ConfigDict) -> Split:
         'set anew'
       )
   records = Records(shards)
-  split = make_split(
+  return make_split(
     lambda ids: [
       parse(record, data.image_key, data.label_key) for record in records(ids)
     ],
@@ -104,15 +118,6 @@ def _split(builder: Any, name: str, data: ConfigDict) -> Split:
       label_names,
     ),
   )
-  height, width, channels = image.shape
-  if channels is None or height is None or height != width:
-    return split
-  try:
-    return into_memory(split, image.shape)
-  except CorruptError:
-    if data.corrupt == 'stop':
-      raise
-    return split  # where batches are decoded, images may be skipped
 
 
 def _check_features(builder: Any, data: ConfigDict) -> tuple[Any, tuple[str, ...]]:

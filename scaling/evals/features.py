@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 
 from scaling import models, sharding
 from scaling.data import augment, images, pipeline
+from scaling.data.skipped import Skipped
 from scaling.data.split import Split
 from scaling.data.subsets import Ids, halves
 
 
 def features(
-  config: ConfigDict, variables: Any, split: Split, ids: Ids, mesh: Mesh
-) -> NDArray[np.float32]:
-  """Returns the features of images in evaluation mode, `[N, F]`, on every process.
+  config: ConfigDict,
+  variables: Any,
+  split: Split,
+  ids: Ids,
+  mesh: Mesh,
+  skipped: Skipped | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+  """Returns the features of images in evaluation mode, on every process.
 
   Args:
     config: of the network; `data` says size, channels and normalisation.
@@ -28,16 +34,25 @@ def features(
     split: of images that fit the network.
     ids: `[N]`, of the images.
     mesh: to compute on.
+    skipped: is told of images that cannot be read; None raises.
+
+  Returns:
+    `[N, F]`, and whether each image could be read, `[N]`.
   """
-  return outputs('features', config, variables, split, ids, mesh)
+  return outputs('features', config, variables, split, ids, mesh, skipped)
 
 
 def logits(
-  config: ConfigDict, variables: Any, split: Split, ids: Ids, mesh: Mesh
-) -> NDArray[np.float32]:
+  config: ConfigDict,
+  variables: Any,
+  split: Split,
+  ids: Ids,
+  mesh: Mesh,
+  skipped: Skipped | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
   """Returns the logits of images in evaluation mode, `[N, C]`; see `features`."""
-  found = outputs('logits', config, variables, split, ids, mesh)
-  return found[:, : config.data.num_classes]
+  found, read = outputs('logits', config, variables, split, ids, mesh, skipped)
+  return found[:, : config.data.num_classes], read
 
 
 def outputs(
@@ -47,29 +62,35 @@ def outputs(
   split: Split,
   ids: Ids,
   mesh: Mesh,
-) -> NDArray[np.float32]:
-  """Returns 'features' or 'logits' of images, `[N, ...]`."""
+  skipped: Skipped | None,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+  """Returns 'features' or 'logits' of images, `[N, ...]`, and which were read."""
   run = jax.jit(
     functools.partial(_run, config, what), out_shardings=sharding.replicated(mesh)
   )
-  found = []
-  for batch, num in _batches(config, split, ids):
+  found, read = [], []
+  for batch, num in _batches(config, split, ids, skipped):
     placed = pipeline.place(batch, split, mesh)
-    found.append(np.asarray(run(variables, placed['image']))[:num])
-  return np.concatenate(found)
+    values, mask = run(variables, placed['image'], placed['mask'])
+    found.append(np.asarray(values)[:num])
+    read.append(np.asarray(mask)[:num])
+  return np.concatenate(found), np.concatenate(read)
 
 
-def _run(config: ConfigDict, what: str, variables: Any, pixels: jax.Array) -> jax.Array:
+def _run(
+  config: ConfigDict, what: str, variables: Any, pixels: jax.Array, mask: jax.Array
+) -> tuple[jax.Array, jax.Array]:
   data, dtype = config.data, jnp.dtype(config.model.dtype)
   pixels = augment.normalize(pixels, data.mean, data.std, dtype)
   model = models.build(config)
   if what == 'features':
-    return model.features(variables, pixels)
-  return model.apply(variables, pixels, False)[0]
+    return model.features(variables, pixels), mask
+  # The mask comes along so that every process has that of all.
+  return model.apply(variables, pixels, False)[0], mask
 
 
 def _batches(
-  config: ConfigDict, split: Split, ids: Ids
+  config: ConfigDict, split: Split, ids: Ids, skipped: Skipped | None
 ) -> Iterator[tuple[dict[str, np.ndarray], int]]:
   """Yields this process's rows of batches of one size, the last filled up, and counts."""
   size = config.log.eval_batch_size
@@ -77,7 +98,9 @@ def _batches(
   for start in range(0, len(ids), size):
     wanted = ids[start : start + size]
     own = np.resize(wanted, size)[rows]  # rows of padding repeat images
-    batch: dict[str, np.ndarray] = {'id': halves(own)}
+    batch = {'id': halves(own), 'mask': np.ones(len(own), bool)}
     if split.generate is None:
-      batch['image'] = images.read(own, split, config.data, None, None)[0]
+      batch['image'], batch['mask'] = images.read(
+        own, split, config.data, None, skipped
+      )
     yield batch, len(wanted)

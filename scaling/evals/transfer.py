@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from scaling.data import sources
+from scaling.data.skipped import Skipped
 from scaling.data.split import Split
 from scaling.data.subsets import Ids, balanced_subset, rank_in_class
 from scaling.errors import UserError
@@ -75,6 +76,7 @@ def evaluate(
   variables: Any,
   parts: tuple[Split, Split],
   mesh: Mesh,
+  skipped: Skipped | None = None,
 ) -> dict[str, float]:
   """Returns `transfer/N_shot` and `transfer/probe`, top-1 accuracies on test images.
 
@@ -83,6 +85,7 @@ def evaluate(
     variables: of it, on the mesh.
     parts: training and test part of the set to judge on, from `load`.
     mesh: to compute features on.
+    skipped: is told of images that cannot be read, which then do not count; None raises.
   """
   train, test = parts
   asked = config.transfer
@@ -94,24 +97,29 @@ def evaluate(
   if many:
     probe = balanced_subset(many, labels, 0, asked.name).ids(np.arange(many))
   used = np.unique(np.concatenate([*(ids for ids, _ in few), probe]))
-  seen = features(config, variables, train, used, mesh)
-  unseen = features(config, variables, test, np.arange(test.num_images), mesh)
+  seen, read = features(config, variables, train, used, mesh, skipped)
+  seen, used = seen[read], used[read]
+  unseen, read = features(
+    config, variables, test, np.arange(test.num_images), mesh, skipped
+  )
+  unseen, truth = unseen[read], truth[read]
 
-  def of(ids: Ids) -> NDArray[np.float32]:
-    return seen[np.searchsorted(used, ids)]
+  def of(ids: Ids) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Returns features and labels of those of the images that could be read."""
+    ids = ids[np.isin(ids, used)]
+    return seen[np.searchsorted(used, ids)], labels[ids]
 
   found = {}
   for shots in asked.shots:
     scores = []
     for ids, rank in few:
-      some = ids[rank < shots]
-      classify = ridge.fit(of(some), labels[some], train.num_classes)
+      classify = ridge.fit(*of(ids[rank < shots]), train.num_classes)
       scores.append(float((classify(unseen).argmax(1) == truth).mean()))
     found[f'transfer/{shots}_shot'] = math.fsum(scores) / len(scores)
   if many:
-    right = linear_probe(of(probe), labels[probe], unseen) == truth
+    right = linear_probe(*of(probe), unseen) == truth
     found['transfer/probe'] = float(right.mean())
-  return {**found, 'transfer/num_images': test.num_images}
+  return {**found, 'transfer/num_images': len(truth)}
 
 
 def few_shot(labels: NDArray[np.integer], shots: int, draw: int) -> tuple[Ids, Ids]:
@@ -131,7 +139,8 @@ def linear_probe(
 ) -> NDArray[np.integer]:
   """Returns the classes `[M]` that logistic regression gives unseen features `[M, F]`.
 
-  The penalty is the best on a fifth of the images that is held out of each class.
+  The penalty is the best on a fifth of the images that is held out of each class; where
+  classes are too small for that it is 1.
 
   Args:
     features: `[N, F]`.
@@ -150,9 +159,8 @@ def linear_probe(
     found = LogisticRegression(C=strength, max_iter=100, tol=1e-3)
     return found.fit(features[rows], labels[rows])
 
-  scores = [
-    float(train(strength, ~held).score(features[held], labels[held]))
-    for strength in (_STRENGTHS if held.any() else _STRENGTHS[:1])
-  ]
-  best = _STRENGTHS[int(np.argmax(scores))]
+  def score(strength: float) -> float:
+    return float(train(strength, ~held).score(features[held], labels[held]))
+
+  best = max(_STRENGTHS, key=score) if held.any() else 1.0
   return np.asarray(train(best, np.ones(len(labels), bool)).predict(unseen))

@@ -80,6 +80,14 @@ def test_columns_stand_in_any_order_beside_others(on_csv, write, tmp_path):
   assert train.where(0) == str(tmp_path / 'images' / 'a.png')
 
 
+def test_a_part_without_any_label(on_csv, write):
+  write('train', 'a.png,dog', 'b.png,cat')
+  folder = write('test', 'c.png,', 'd.png,')
+  on_csv.update(num_classes=2, max_labels=4)
+  _, test = sources.load(on_csv, folder)
+  assert test.labels(np.arange(2)).tolist() == [[-1] * 4] * 2
+
+
 def test_fingerprint_follows_the_list(on_csv, write):
   prints = set()
   for rows in (['a.png,dog', 'b.png,cat'], ['a.png,cat', 'b.png,dog'], ['a.png,dog']):

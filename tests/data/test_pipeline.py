@@ -131,6 +131,14 @@ def test_processes_feed_their_rows_of_a_test_batch(data):
       assert (np.concatenate([first[name], second[name]]) == rows).all(), name
 
 
+def test_a_process_without_images_in_the_last_batch_fills_it_up(on_folder):
+  data, _, test = on_folder
+  (batch,) = pipeline.test_batches(test, data, 8, slice(4, 8))  # there are three
+  assert batch['mask'].tolist() == [0, 0, 0, 0]
+  assert batch['image'].shape == (4, 8, 8, 3)
+  assert (batch['labels'] == -1).all()
+
+
 def test_test_batches_from_files(on_folder):
   data, _, test = on_folder
   (batch,) = pipeline.test_batches(test, data, 5)

@@ -34,6 +34,12 @@ def test_mixing_loses_nothing(numbers):
   assert len(set(mix(np.array(numbers, np.uint32)).tolist())) == len(numbers)
 
 
+def test_one_object_is_one_also_at_the_largest_word(made):
+  data = made(num_train=2**40)
+  _, _, present = objects(data, np.array([336_420_717_722]))  # whose word is 2^32 - 1
+  assert present.tolist() == [[True, False, False]]
+
+
 def test_words_are_uniform_and_of_their_number():
   state = (
     mix(np.arange(2000, dtype=np.uint32)),

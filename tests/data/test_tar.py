@@ -117,6 +117,12 @@ def test_places_that_are_not_there(data, url, message):
     sources.load(data, url)
 
 
+def image_end(whole):
+  """Returns where the second member of a tar file begins."""
+  with tarfile.open(fileobj=io.BytesIO(whole)) as tar:
+    return tar.getmembers()[2].offset
+
+
 def test_broken_files(folder, data, png):
   path = folder / 'train-0.tar'
   whole = path.read_bytes()
@@ -138,8 +144,19 @@ def test_broken_files(folder, data, png):
   image = png(np.zeros((9, 9, 3), np.uint8))
   refuses(r'/a is without a \.cls or a \.json', members=[('a.png', image)])
   refuses(r'/a is without an image', members=[('a.cls', b'1'), ('b.png', image)])
-  refuses(r'labels of /a are no numbers', members=[('a.png', image), ('a.cls', b'cat')])
-  refuses(r'labels of /a are no numbers', members=[('a.png', image), ('a.json', b'{')])
+  refuses(
+    r'labels of /a are no class numbers', members=[('a.png', image), ('a.cls', b'cat')]
+  )
+  refuses(
+    r'labels of /a are no class numbers', members=[('a.png', image), ('a.json', b'{')]
+  )
+  refuses(
+    r'labels of /a are no class numbers \(-1 is below 0\)',
+    members=[('a.png', image), ('a.cls', b'-1')],
+  )
+  refuses(r'it has no mark of its end', whole[: len(whole) // 2 // 512 * 512])
+  refuses(r'it has no mark of its end', whole[: image_end(whole)])
+  refuses(r'it has no mark of its end', whole[: image_end(whole) + 100])
   refuses(r"/a is without a .*'label'", members=[('a.png', image), ('a.json', b'{}')])
 
 

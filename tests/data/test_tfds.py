@@ -118,6 +118,21 @@ def test_labels_beyond_the_head_are_refused():
     )
 
 
+def test_an_image_without_a_label_is_refused_where_each_has_one():
+  with pytest.raises(UserError, match=r'image 1 of birds has no label; .*label_key'):
+    examples.pad_labels([[0], []], 5, 1, lambda row: f'image {row} of birds')
+
+
+def test_both_parts_are_in_memory_or_neither(on_tfds, tfds_dir, monkeypatch):
+  # Room for the six images of 8x8 pixels for tests, and not for the twenty others.
+  monkeypatch.setattr(examples, '_MEMORY_BYTES', 6 * 8 * 8 * 3)
+  sources._load.cache_clear()
+  train, test = sources.load(on_tfds, str(tfds_dir))
+  assert train.images is None
+  assert test.images is None
+  sources._load.cache_clear()
+
+
 def test_tfds_of_many_shapes(on_tfds, tfds_dir):
   from scaling.data.decode import decode
 

@@ -22,10 +22,12 @@ from runs import (
 
 from configs import digits
 from scaling import config as config_lib
-from scaling import metrics, step
+from scaling import metrics, sharding, step, trained
 from scaling.checkpoint import Checkpoints
 from scaling.data import sources
+from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
+from scaling.evals import predictions, transfer
 from scaling.train import train
 
 # Orbax leaves these behind when it gives up on a broken checkpoint.
@@ -363,6 +365,38 @@ def test_a_broken_image_may_be_skipped(folder_config, tmp_path):
   assert len(lines) == 2
   for path in broken:
     assert any(line.startswith(f'{path} is no readable image') for line in lines)
+
+
+def test_broken_images_among_those_judged_on_may_be_skipped(folder_config, tmp_path):
+  write_folder(tmp_path / 'images', 4)
+  write_folder(tmp_path / 'others', 3)
+  broken = [
+    tmp_path / 'others' / part / 'class3' / '1.png' for part in ('train', 'test')
+  ]
+  for path in broken:
+    path.write_bytes(path.read_bytes()[:80])
+  folder_config.data.corrupt = 'skip'
+  folder_config.transfer.update(
+    source='folder', name='others', num_classes=10, shots=(1, 3), test_split='test'
+  )
+  data_dir = f'mine={tmp_path / "images"},others={tmp_path / "others"}'
+  row = train(folder_config, tmp_path / 'cell', data_dir=data_dir)
+  assert row['transfer/num_images'] == 19
+  assert 0 <= row['transfer/3_shot'] <= 1
+  skipped = Skipped(tmp_path / 'cell' / 'skipped.txt')
+  assert len(skipped) == 2
+
+  # And when a cell is asked what it says of each image.
+  _, variables = trained.load(tmp_path / 'cell')
+  _, test = sources.load(transfer.target(folder_config), data_dir)
+  mesh = sharding.make_mesh()
+  with pytest.raises(UserError, match='is no readable image'):
+    predictions.predict(folder_config, variables, test, mesh)
+  found = predictions.predict(folder_config, variables, test, mesh, skipped)
+  assert [test.where(i) for i in np.flatnonzero(~found.read)] == [str(broken[1])]
+  assert not found.correct[~found.read].any()
+  predictions.write_csv(tmp_path / 'said.csv', found)
+  assert len((tmp_path / 'said.csv').read_text().splitlines()) == 20
 
 
 def test_other_images_than_before_are_refused(folder_config, tmp_path):

@@ -24,17 +24,17 @@ def test_features_are_what_the_head_sees(tiny_config, random_variables):
   split, _ = sources.load(config.data)
   ids = np.arange(37)[::-1]  # no multiple of the batch, and in no order
   mesh = sharding.make_mesh()
-  seen = features.features(config, variables, split, ids, mesh)
+  seen, read = features.features(config, variables, split, ids, mesh)
+  assert read.all()
   assert seen.shape == (37, 16)
   head = variables['params']['head']
-  logits = features.logits(config, variables, split, ids, mesh)
+  logits, _ = features.logits(config, variables, split, ids, mesh)
   # Two programs in float32, which sum in different orders.
   np.testing.assert_allclose(
     logits, seen @ head['kernel'] + head['bias'], rtol=1e-4, atol=1e-5
   )
-  assert np.array_equal(
-    features.features(config, variables, split, ids[5:6], mesh)[0], seen[5]
-  )
+  (one,), _ = features.features(config, variables, split, ids[5:6], mesh)
+  assert np.array_equal(one, seen[5])
 
 
 def test_few_shots_nest_and_have_each_class():
@@ -54,6 +54,12 @@ def test_probe_learns_what_is_linear():
   assert (transfer.linear_probe(x, labels, unseen) == labels).mean() > 0.9
   noise = rng.normal(size=(300, 3))
   assert (transfer.linear_probe(noise, labels, noise[::-1]) == labels).mean() < 0.5
+
+
+def test_a_probe_of_a_few_images_of_each_class():
+  labels = np.arange(12) % 3
+  x = np.eye(3)[labels] * 3
+  assert np.array_equal(transfer.linear_probe(x, labels, x), labels)
 
 
 def test_judged_after_the_last_step_and_only_then(tiny_config, tmp_path):
