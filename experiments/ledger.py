@@ -114,6 +114,8 @@ def claim(cell: Folder) -> 'Lease | None':
       return None
   elif status.state not in WAITING:
     return None
+  elif _last_step(cell) > status.step:  # it got further, and was stopped in good order
+    status = dataclasses.replace(status, vanished=0)
   new = dataclasses.replace(
     status,
     state='running',

@@ -29,9 +29,13 @@ class Planned:
 
 
 def sustained_flops(
-  device: str, num_devices: int, mfu: float, workdir: pathlib.Path | None
+  device: str,
+  num_devices: int,
+  mfu: float,
+  workdir: pathlib.Path | None,
+  workers: int = 1,
 ) -> tuple[float, str]:
-  """Returns the FLOP/s to plan with, and where that number comes from.
+  """Returns the FLOP/s of a worker to plan with, and where that number comes from.
 
   Raises:
     UserError: for a device whose peak is not known.
@@ -40,7 +44,7 @@ def sustained_flops(
     measured = _measured(workdir) if workdir is not None else None
     if measured:
       return measured, f'{measured / 1e9:.3g} GFLOP/s, measured on the cells done here'
-    total = CPU_FLOPS * num_devices
+    total = CPU_FLOPS * num_devices / workers  # which share the cores
     return total, (
       f'{total / 1e9:.3g} GFLOP/s, a guess of {CPU_FLOPS / 1e9:g} a core; give the '
       '--workdir of finished cells to have it measured'

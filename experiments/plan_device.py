@@ -157,7 +157,8 @@ def _plan(cell: Cell, device: Device, num_full: int | None) -> Planned:
     decoded = hosts * device.cores * device.images_per_core
     if decoded < rate:
       rate, limit = decoded, 'input'
-  hours = steps * batch / rate / 3600
+  begin = config.init.step if config.init.part == 'state' else 0
+  hours = (steps - begin) * batch / rate / 3600
   return Planned(
     name=cell.name,
     batch_size=batch,

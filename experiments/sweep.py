@@ -14,6 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments import store
 from scaling import architectures, files
 from scaling import config as config_lib
 from scaling.data import sources
@@ -132,40 +133,41 @@ def write_study(
   Raises:
     UserError: if the folder holds a study of another config, naming the field.
   """
-  path = workdir / 'study.json'
-  swept = {name for cell in cells for name in cell.overrides}
-  listed = {
+  own = {
     cell.name: {'name': cell.name, 'overrides': dict(cell.overrides)} for cell in cells
   }
-  fields = config_lib.plain(config)
-  if path.exists():
-    study = json.loads(path.read_text())
-    swept |= {name for cell in study['cells'] for name in cell['overrides']}
-    difference = config_lib.first_difference(
-      _without(study['config'], swept), _without(fields, swept)
-    )
-    if difference is not None:
-      raise UserError(
-        f'{workdir} was made by another config: {difference}; use another --workdir'
+  # Again when another sweep of this folder has added its cells meanwhile.
+  while True:
+    there, generation = store.read(workdir, 'study.json')
+    fields, listed = config_lib.plain(config), own
+    if there is not None:
+      study = json.loads(there)
+      listed = {cell['name']: cell for cell in study['cells']} | own
+      swept = {name for cell in listed.values() for name in cell['overrides']}
+      difference = config_lib.first_difference(
+        _without(study['config'], swept), _without(fields, swept)
       )
-    fields = study['config']
-    listed = {cell['name']: cell for cell in study['cells']} | listed
-  for cell in cells:
-    folder = cell_folder(workdir, cell.name)
-    if not (folder / 'config.json').exists():
-      folder.mkdir(parents=True, exist_ok=True)
-      text = json.dumps(config_lib.plain(cell.config), indent=2)
-      files.write_atomically(folder / 'config.json', text)
-  study = {
-    'version': 1,
-    'name': config.name,
-    'config_file': config_file,
-    'config': fields,
-    'cells': list(listed.values()),
-  }
-  text = json.dumps(study, indent=2)
-  if not path.exists() or path.read_text() != text:
-    files.write_atomically(path, text)
+      if difference is not None:
+        raise UserError(
+          f'{workdir} was made by another config: {difference}; use another --workdir'
+        )
+      fields = study['config']
+    for cell in cells:
+      folder = cell_folder(workdir, cell.name)
+      if not (folder / 'config.json').exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(config_lib.plain(cell.config), indent=2)
+        files.write_atomically(folder / 'config.json', text)
+    study = {
+      'version': 1,
+      'name': config.name,
+      'config_file': config_file,
+      'config': fields,
+      'cells': list(listed.values()),
+    }
+    text = json.dumps(study, indent=2).encode()
+    if text == there or store.replace(workdir, 'study.json', text, generation):
+      return
 
 
 def _without(fields: Mapping[str, Any], swept: Iterable[str]) -> dict[str, Any]:

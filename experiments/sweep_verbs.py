@@ -14,6 +14,7 @@ from experiments import ledger, orders, progress, status, sweep, verbs
 from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
 from experiments.verbs import FAILED, INTERRUPTED, LAYOUT, OK, Args, Verb
+from scaling import config as config_lib
 from scaling.errors import UserError
 
 # Engines that are handed jobs and left alone; the other two are stayed with.
@@ -58,6 +59,7 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
     return _show(args, told, config.name, options)
   if args.on in SUBMITTED:
     _refuse_second(args.on, workdir)  # before its cells are waiting again
+  _check_starts(workdir, told, {cell.name for cell in cells})
   ledger.check_writable(workdir)
   sweep.write_study(workdir, config, str(args.config_file), cells)
   names = {cell.name for cell in cells}
@@ -109,6 +111,17 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
   return FAILED if any(cell.state == 'failed' for cell in seen) else OK
 
 
+def _check_starts(workdir: pathlib.Path, told: orders.Orders, own: set[str]) -> None:
+  """Refuses cells that start from one which nobody has trained or is going to."""
+  for name in dict.fromkeys(told.after.values()):
+    state = ledger.read_status(sweep.cell_folder(workdir, name)).state
+    if name not in own and state in ledger.WAITING:
+      raise UserError(
+        f'init.cell={name} is neither trained nor a cell of this sweep; train it first, '
+        'in the same study.' + config_lib.suggest(name, own)
+      )
+
+
 def _tell(workdir: pathlib.Path, seen: Sequence[status.Progress]) -> None:
   """Says why cells failed, and the ways out."""
   for line in status.failures(seen):
@@ -151,7 +164,9 @@ def _options(args: Args) -> dict[str, str]:
       )
     found[key] = value
   if found and args.on == 'local':
-    raise UserError(f'--option is for engines other than local, which has no {key}')
+    raise UserError(
+      f'--option is for engines other than local, which has no {next(iter(found))}'
+    )
   return found
 
 

@@ -121,6 +121,9 @@ def run_train(args: Args) -> int:
   ledger.reopen(workdir, ('failed', 'cancelled'))
   lease = ledger.claim(workdir)
   if lease is None:
+    ended = ledger.read_status(workdir)
+    if ended.state == 'failed':  # just now: too many that worked on it were killed
+      raise UserError(f'{workdir}: {ended.reason}; the same command tries again')
     raise UserError(f'{workdir} is being trained by another process')
   stop = threading.Event()
   for number in (signal.SIGINT, signal.SIGTERM):
@@ -243,13 +246,16 @@ def run_plan(args: Args) -> int:
     return OK
   workdir = pathlib.Path(args.workdir) if args.workdir else None
   mfu = args.mfu or 0.0
-  flops, source = plan.sustained_flops(args.device, args.num_devices, mfu, workdir)
+  workers = args.workers or 1
+  flops, source = plan.sustained_flops(
+    args.device, args.num_devices, mfu, workdir, workers
+  )
   planned = plan.plan(cells, flops, args.num_full)
   if args.json:
     listed = [dataclasses.asdict(cell) for cell in planned]
     print(json.dumps({'cells': listed, 'notes': [f'assumed: {source}']}, indent=2))
     return OK
-  print(plan.table(planned, args.workers or 1))
+  print(plan.table(planned, workers))
   print(f'assumed: {source}')
   return OK
 

@@ -77,7 +77,7 @@ def source(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
   """Returns the folder of the cell that this one starts from.
 
   Raises:
-    UserError: when it has not been trained.
+    UserError: when it has not been trained, to its end where no step of it is named.
   """
   folder = workdir.absolute().parent / config.init.cell
   if not (folder / 'checkpoints').is_dir():
@@ -85,6 +85,16 @@ def source(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path:
       f'init.cell={config.init.cell} has not been trained: {folder} has no checkpoints; '
       'train it first, in the same study'
     )
+  about = folder / 'manifest.json'
+  if config.init.step == 0 and about.is_file():
+    steps = json.loads(about.read_text(encoding='utf-8'))['steps']
+    saved = [path.name for path in (folder / 'checkpoints').iterdir()]
+    last = max((int(name) for name in saved if name.isdigit()), default=0)
+    if last < steps:
+      raise UserError(
+        f'init.cell={config.init.cell} ended at step {last} of {steps}; train it to its '
+        'end, or name a step to start from in init.step'
+      )
   return folder
 
 

@@ -169,6 +169,7 @@ def train(
     speed = Speed(done, clock, config, mesh)
     saved_at = time.monotonic()
     pending = None  # the newest update's metrics, still on their way
+    tracing = False
     try:
       while True:
         # `done` updates are made; the rows and the checkpoint of this step say so.
@@ -226,6 +227,7 @@ def train(
             jax.profiler.start_trace(str(workdir / 'profile'))
           else:
             jax.profiler.stop_trace()
+          tracing = not tracing
         with clock.measure('train'):
           waited = batches.wait_seconds
           batch = next(batches)
@@ -237,12 +239,16 @@ def train(
         pending = new
         done += 1
     finally:
+      if tracing:  # the run was shorter
+        jax.profiler.stop_trace()
       if writer is not None:
         writer.close()
       batches.close()
   finally:
     checkpoints.close()
 
+  if profile_steps and done - began <= _WARM_UP:
+    LOG.warning('no trace: %d updates only warm up', done - began)
   if skipped:
     LOG.warning('%d images could not be read and were skipped', len(skipped))
   processes.meet('end')  # the first has written all that the others read
