@@ -59,7 +59,8 @@ class Status:
     preemptions: how many were interrupted, with a word or without.
     vanished: how many of the last ones ended without a word, at the same step.
     step: the last on record when it was claimed.
-    lease: host, pid and start of the process that works on it, while running.
+    lease: host, pid and start of the process that works on it, while running; of a cell
+      that was cancelled, until it has left.
   """
 
   state: str = 'pending'
@@ -114,6 +115,8 @@ def claim(cell: Folder) -> 'Lease | None':
       return None
   elif status.state not in WAITING:
     return None
+  elif status.lease and not _is_gone(cell, status, generation):
+    return None  # it was cancelled, and whoever had it is still saving
   elif _last_step(cell) > status.step:  # it got further, and was stopped in good order
     status = dataclasses.replace(status, vanished=0)
   new = dataclasses.replace(
@@ -169,7 +172,8 @@ def reopen(cell: Folder, states: Container[str]) -> bool:
   status, generation = _read(cell)
   if status.state not in states:
     return False
-  return bool(_write(cell, Status(attempts=status.attempts), generation))
+  whole = Status(attempts=status.attempts, lease=status.lease)
+  return bool(_write(cell, whole, generation))
 
 
 def cancel(cell: Folder) -> bool:
@@ -178,7 +182,7 @@ def cancel(cell: Folder) -> bool:
     status, generation = _read(cell)
     if status.state in ENDED:
       return False
-    new = dataclasses.replace(status, state='cancelled', reason=None, lease=None)
+    new = dataclasses.replace(status, state='cancelled', reason=None)
     if _write(cell, new, generation):  # else its worker has just renewed it
       return True
 
@@ -222,6 +226,17 @@ class Lease:
     """Publishes that another process of this worker is gone, as if all of it were."""
     self._end(_vanish(self._status, _last_step(self.cell)))
 
+  def leave(self) -> None:
+    """Lets others have the cell, which was cancelled; nothing is written any more."""
+    self._ended.set()
+    self._thread.join()
+    while True:
+      status, generation = _read(self.cell)
+      if status.lease != self._status.lease or status.state == 'running':
+        return
+      if _write(self.cell, dataclasses.replace(status, lease=None), generation):
+        return
+
   def _end(self, status: Status) -> None:
     self._ended.set()
     self._thread.join()
@@ -253,7 +268,9 @@ class Lease:
       self._generation = generation
 
   def _give_up(self) -> None:
-    cancelled = _read(self.cell)[0].state == 'cancelled'
+    status = _read(self.cell)[0]
+    # It may wait again already, and does so for this worker to leave.
+    cancelled = status.state != 'running' and status.lease == self._status.lease
     (self.cancelled if cancelled else self.lost).set()
 
 

@@ -157,7 +157,7 @@ def claims(
 
   left = list(cells)
   while left and not stop.is_set():
-    held = []
+    held, took = [], False
     for cell in left:
       if stop.is_set():
         return
@@ -168,15 +168,14 @@ def claims(
         continue
       lease = ledger.claim(cell)
       if lease is not None:
+        took = True
         yield cell, lease
       held.append(cell)
     # What others hold is theirs to finish, and ours if they vanish; what failed here
     # may have another try.
     states = {cell: ledger.read_status(cell).state for cell in held}
     left = [cell for cell in held if states[cell] not in ledger.ENDED]
-    if left and not any(
-      states[cell] in ledger.WAITING and not must_wait(cell) for cell in left
-    ):
+    if left and not took:
       stop.wait(WAIT_SECONDS)
       yield None
 
@@ -261,7 +260,9 @@ def run_cell(
             lease.failed(reason, final=isinstance(error, DivergedError))
       if _is_full(error):
         raise StorageError(reason) from error
-    LOG.info('%s%s', state, f': {reason}' if reason else '')
+  if lease is not None and lease.cancelled.is_set():
+    lease.leave()
+  LOG.info('%s%s', state, f': {reason}' if reason else '')
   return state
 
 

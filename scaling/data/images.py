@@ -88,6 +88,7 @@ def read(
   pixels = np.zeros(
     (len(ids), data.image_size, data.image_size, data.channels), np.uint8
   )
-  for row in np.flatnonzero(read):
-    pixels[row] = found[row]
+  for row, image in enumerate(found):
+    if image is not None:
+      pixels[row] = image
   return pixels, read

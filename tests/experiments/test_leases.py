@@ -37,6 +37,8 @@ class Workers(RuleBasedStateMachine):
     self.ghosts: list[tuple[int, ledger.Lease]] = []  # those declared gone
     self.published = [0] * self.NUM_CELLS
     self.gone: set[int] = set()
+    self.leaving: dict[int, ledger.Lease] = {}  # cancelled, and still saving
+    self.dead: set[int] = set()  # cancelled, and nobody is left to leave
 
   @rule(i=st.integers(0, NUM_CELLS - 1))
   def claim(self, i):
@@ -45,7 +47,8 @@ class Workers(RuleBasedStateMachine):
     vanished = before.vanished + gone
     preemptions = before.preemptions + gone
     lease = ledger.claim(self.cells[i])
-    if before.state in ledger.ENDED or (i in self.holders and not gone):
+    held = i in self.holders and not gone
+    if before.state in ledger.ENDED or held or i in self.leaving:
       assert lease is None
     elif vanished >= ledger.MAX_VANISHED:
       assert lease is None
@@ -55,6 +58,7 @@ class Workers(RuleBasedStateMachine):
       assert lease is not None
       self._lose(i)
       self.holders[i] = lease
+      self.dead.discard(i)
       self._expect(
         i,
         'running',
@@ -99,6 +103,12 @@ class Workers(RuleBasedStateMachine):
     with pytest.raises(ledger.LeaseLostError):
       END[state](lease)
 
+  @precondition(lambda self: self.leaving)
+  @rule(data=st.data())
+  def leave(self, data):
+    i = data.draw(st.sampled_from(sorted(self.leaving)))
+    self.leaving.pop(i).leave()
+
   @rule(i=st.integers(0, NUM_CELLS - 1), state=st.sampled_from(['failed', 'cancelled']))
   def reopen(self, i, state):
     there = self.expected[i].state == state
@@ -111,6 +121,10 @@ class Workers(RuleBasedStateMachine):
     going = self.expected[i].state not in ledger.ENDED
     assert ledger.cancel(self.cells[i]) == going
     if going:
+      if i in self.holders and i not in self.gone:
+        self.leaving[i] = self.holders[i]
+      if i in self.gone:
+        self.dead.add(i)
       self._lose(i)
       self._expect(i, 'cancelled')
 
@@ -120,13 +134,16 @@ class Workers(RuleBasedStateMachine):
       found, expected = ledger.read_status(cell), self.expected[i]
       without = {'lease': None, 'reason': None}
       assert dataclasses.replace(found, **without) == expected
-      assert (found.lease is not None) == (found.state == 'running')
+      held = found.state == 'running' or i in self.leaving or i in self.dead
+      assert (found.lease is not None) == held
       assert ledger.is_stale(cell, found) == (i in self.gone)
       if found.state in ('retryable', 'preempted'):
         assert found.reason in ('why', None)
       assert self.published[i] == (found.state == 'done')  # never twice
 
   def teardown(self):
+    for lease in self.leaving.values():
+      lease.leave()
     for _, lease in [*self.ghosts, *self.holders.items()]:
       let_go(lease)
     # Whatever happened, someone can finish each cell.

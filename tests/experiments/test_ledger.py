@@ -91,11 +91,47 @@ def test_a_cancelled_cell_tells_its_holder(cell, claim, monkeypatch):
   assert not lease.lost.is_set()
   with pytest.raises(ledger.LeaseLostError):
     lease.preempted('saved at step 3')
-  assert ledger.read_status(cell) == ledger.Status('cancelled', attempts=1)
+  assert ledger.read_status(cell).state == 'cancelled'
   assert not ledger.cancel(cell)
   assert claim(cell) is None
   assert ledger.reopen(cell, ('cancelled',))
+  assert claim(cell) is None  # it may be saving still
+  lease.leave()
+  assert ledger.read_status(cell) == ledger.Status('pending', attempts=1)
   assert claim(cell) is not None
+  lease.leave()  # of what another has by now
+  assert ledger.read_status(cell).state == 'running'
+
+
+def test_a_cancelled_cell_that_waits_again_still_tells_its_holder(cell, claim):
+  lease = claim(cell)
+  assert ledger.cancel(cell)
+  assert ledger.reopen(cell, ('cancelled',))
+  with pytest.raises(ledger.LeaseLostError):
+    lease.done()
+  assert lease.cancelled.is_set()
+  assert not lease.lost.is_set()
+
+
+def test_who_was_cancelled_and_is_gone_keeps_nobody_out(cell, claim):
+  let_go(claim(cell))
+  assert ledger.cancel(cell)
+  assert ledger.reopen(cell, ('cancelled',))
+  forge(cell, start='another start')
+  assert claim(cell) is not None
+
+
+def test_who_vanished_before_the_last_rows_is_forgotten(cell, claim):
+  for _ in range(ledger.MAX_VANISHED - 1):
+    let_go(claim(cell))
+    forge(cell, start='another start')
+  lease = claim(cell)
+  (cell / 'metrics.jsonl').write_text('{"step": 100}\n')
+  lease.preempted('saved')
+  let_go(claim(cell))
+  forge(cell, start='another start')
+  assert claim(cell) is not None
+  assert ledger.read_status(cell).vanished == 1
 
 
 def test_a_lease_is_renewed_until_it_is_ended(cell, claim, monkeypatch):
