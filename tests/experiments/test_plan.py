@@ -54,6 +54,8 @@ def test_speed_of_a_cpu_is_measured_where_cells_are_done(tmp_path, config):
   guess, source = plan.sustained_flops('cpu', 2, 0.4, tmp_path)
   assert guess == 2 * plan.CPU_FLOPS
   assert 'guess' in source
+  shared, _ = plan.sustained_flops('cpu', 2, 0.4, tmp_path, workers=2)
+  assert shared == plan.CPU_FLOPS
   cells = sweep.make_cells(config, [{'seed': 0}, {'seed': 1}])
   sweep.write_study(tmp_path, config, 'x.py', cells)
   ended = (('done', 2.0), ('failed', 1e-3))

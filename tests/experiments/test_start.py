@@ -7,7 +7,7 @@ import pytest
 
 from configs import base
 from experiments import ledger, orders, sweep, worker
-from scaling import manifest, train
+from scaling import manifest, start, train
 from scaling.errors import UserError
 
 SMALL = {'data.num_images': 20, 'model.width': 4}
@@ -78,6 +78,32 @@ def test_a_cell_whose_first_failed_fails_and_says_why(study, tmp_path):
   status = ledger.read_status(second)
   assert status.state == 'failed'
   assert f'init.cell={first.name} has not been trained' in status.reason
+
+
+def test_a_half_trained_cell_is_no_start_but_a_step_of_it_is(tmp_path):
+  found = cells_of([{'init.cell': SMALL | {'seed': 1}, 'seed': 2} | SMALL])
+  there, own = (tmp_path / cell.name for cell in found)
+  (there / 'checkpoints' / '2').mkdir(parents=True)
+  (there / 'manifest.json').write_text('{"steps": 4}')
+  config = found[1].config.copy_and_resolve_references()
+  with pytest.raises(UserError, match=r'ended at step 2 of 4; .*init\.step'):
+    start.source(config, own)
+  config.init.step = 2
+  assert start.source(config, own) == there
+  config.init.step = 0
+  (there / 'checkpoints' / '4').mkdir()
+  assert start.source(config, own) == there
+
+
+# ml_collections loads config files in a way that Python 3.11 already warns about.
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+def test_a_sweep_that_would_wait_for_ever_is_refused(call, tmp_path):
+  status, _, err = call(
+    'sweep', '--config=digits', f'--workdir={tmp_path}', '--config.init.cell=nowhere'
+  )
+  assert status == 2
+  assert 'init.cell=nowhere is neither trained nor a cell of this sweep' in err
+  assert not (tmp_path / 'study.json').exists()
 
 
 @pytest.mark.slow

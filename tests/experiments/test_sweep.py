@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from experiments import sweep
+from experiments import store, sweep
 from scaling import config as config_lib
 from scaling.errors import UserError
 
@@ -106,6 +106,21 @@ def write(workdir, config, wanted):
 
 def names(workdir):
   return [cell['name'] for cell in sweep.read_study(workdir)['cells']]
+
+
+def test_of_two_sweeps_at_once_both_lists_stay(tmp_path, config, monkeypatch):
+  replace, others = store.replace, [{'data.num_images': 20}]
+
+  def late(*args):
+    monkeypatch.setattr(store, 'replace', replace)
+    write(tmp_path, config, others)  # just before ours
+    return replace(*args)
+
+  monkeypatch.setattr(store, 'replace', late)
+  own = write(tmp_path, config, [{'data.num_images': 10}])
+  assert sorted(names(tmp_path)) == sorted(
+    cell.name for cell in [*own, *sweep.make_cells(config, others)]
+  )
 
 
 def test_a_study_is_written_and_read_back(tmp_path, config):

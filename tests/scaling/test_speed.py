@@ -51,6 +51,15 @@ def test_chips_go_by_the_names_that_jax_gives_them(kind, name):
   assert chips.of_kind('cpu') is None
 
 
+def test_a_profile_of_a_run_that_is_shorter(tiny_config, tmp_path, caplog):
+  train.train(tiny_config(), tmp_path / 'run', profile_steps=100)
+  assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
+  caplog.clear()
+  train.train(tiny_config({'train.steps': 4}), tmp_path / 'four', profile_steps=100)
+  assert not (tmp_path / 'four' / 'profile').exists()
+  assert 'no trace: 4 updates only warm up' in caplog.text
+
+
 def test_a_profile_is_a_trace_of_some_updates(tiny_config, tmp_path):
   config = tiny_config({'train.steps': 12})
   row = train.train(config, tmp_path / 'run', profile_steps=2)
