@@ -106,25 +106,26 @@ def claim(cell: Folder) -> 'Lease | None':
   A cell that was interrupted too often is marked as failed instead.
   """
   status, generation = _read(cell)
+  if status.state in ENDED:
+    return None
+  # One that waits has a lease if it was cancelled, until whoever had it has saved.
+  held = status.state == 'running' or status.lease
+  if held and not _is_gone(cell, status, generation):
+    return None
+  step = _last_step(cell)
   if status.state == 'running':
-    if not _is_gone(cell, status, generation):
-      return None
-    status = _vanish(status, _last_step(cell))
+    status = _vanish(status, step)
     if status.state == 'failed':
       _write(cell, status, generation)
       return None
-  elif status.state not in WAITING:
-    return None
-  elif status.lease and not _is_gone(cell, status, generation):
-    return None  # it was cancelled, and whoever had it is still saving
-  elif _last_step(cell) > status.step:  # it got further, and was stopped in good order
+  elif step > status.step:  # it got further, and was stopped in good order
     status = dataclasses.replace(status, vanished=0)
   new = dataclasses.replace(
     status,
     state='running',
     reason=None,
     attempts=status.attempts + 1,
-    step=_last_step(cell),
+    step=step,
     lease={'host': _host(), 'pid': os.getpid(), 'start': _process_start(os.getpid())},
   )
   generation = _write(cell, new, generation)

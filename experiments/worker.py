@@ -260,9 +260,9 @@ def run_cell(
             lease.failed(reason, final=isinstance(error, DivergedError))
       if _is_full(error):
         raise StorageError(reason) from error
-  if lease is not None and lease.cancelled.is_set():
-    lease.leave()
-  LOG.info('%s%s', state, f': {reason}' if reason else '')
+    if lease is not None and lease.cancelled.is_set():
+      lease.leave()
+    LOG.info('%s%s', state, f': {reason}' if reason else '')
   return state
 
 

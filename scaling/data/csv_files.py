@@ -19,9 +19,8 @@ from scaling.errors import UserError
 
 _COLUMNS = ('path', 'label')
 _BETWEEN = ';'  # labels of one image
-_SIZES = (
-  1000  # of files, to know changed ones by; all would take minutes on a shared disk
-)
+# Sizes of files to know changed ones by: all would take minutes on a shared disk.
+_SIZES = 1000
 
 
 @dataclass(frozen=True)
