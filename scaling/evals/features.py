@@ -1,4 +1,4 @@
-"""What a network's head sees of a set's images."""
+"""What a network makes of a set's images: what its head sees, or what it says."""
 
 import functools
 from collections.abc import Iterator
@@ -18,7 +18,8 @@ from scaling.data.split import Split
 from scaling.data.subsets import Ids, halves
 
 
-def features(
+def outputs(
+  what: str,
   config: ConfigDict,
   variables: Any,
   split: Split,
@@ -26,9 +27,10 @@ def features(
   mesh: Mesh,
   skipped: Skipped | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-  """Returns the features of images in evaluation mode, on every process.
+  """Returns what a network makes of images in evaluation mode, on every process.
 
   Args:
+    what: 'features', which the head sees, or 'logits', one for each class.
     config: of the network; `data` says size, channels and normalisation.
     variables: `{'params', 'batch_stats'}` on the mesh.
     split: of images that fit the network.
@@ -37,34 +39,8 @@ def features(
     skipped: is told of images that cannot be read; None raises.
 
   Returns:
-    `[N, F]`, and whether each image could be read, `[N]`.
+    `[N, F]` or `[N, C]`, and whether each image could be read, `[N]`.
   """
-  return outputs('features', config, variables, split, ids, mesh, skipped)
-
-
-def logits(
-  config: ConfigDict,
-  variables: Any,
-  split: Split,
-  ids: Ids,
-  mesh: Mesh,
-  skipped: Skipped | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-  """Returns the logits of images in evaluation mode, `[N, C]`; see `features`."""
-  found, read = outputs('logits', config, variables, split, ids, mesh, skipped)
-  return found[:, : config.data.num_classes], read
-
-
-def outputs(
-  what: str,
-  config: ConfigDict,
-  variables: Any,
-  split: Split,
-  ids: Ids,
-  mesh: Mesh,
-  skipped: Skipped | None,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-  """Returns 'features' or 'logits' of images, `[N, ...]`, and which were read."""
   run = jax.jit(
     functools.partial(_run, config, what), out_shardings=sharding.replicated(mesh)
   )
@@ -85,8 +61,8 @@ def _run(
   model = models.build(config)
   if what == 'features':
     return model.features(variables, pixels), mask
-  # The mask comes along so that every process has that of all.
-  return model.apply(variables, pixels, False)[0], mask
+  # The mask comes along so that every process has that of all. The head may be padded.
+  return model.apply(variables, pixels, False)[0][:, : data.num_classes], mask
 
 
 def _batches(

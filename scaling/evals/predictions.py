@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scaling import files, models, sharding
 from scaling.data.skipped import Skipped
 from scaling.data.split import Split
-from scaling.evals.features import logits
+from scaling.evals.features import outputs
 
 
 class Predictions(NamedTuple):
@@ -61,7 +61,7 @@ def predict(
     variables = models.stack(variables)
   placed = jax.device_put(variables, sharding.replicated(mesh))
   ids = np.arange(split.num_images)
-  scores, read = logits(config, placed, split, ids, mesh, skipped)
+  scores, read = outputs('logits', config, placed, split, ids, mesh, skipped)
   predicted = scores.argmax(1)
   as_shares = jax.nn.softmax if config.train.loss == 'softmax' else jax.nn.sigmoid
   confidence = np.asarray(as_shares(scores))[ids, predicted]

@@ -19,7 +19,7 @@ from scaling.data.split import Split
 from scaling.data.subsets import Ids, balanced_subset, rank_in_class
 from scaling.errors import UserError
 from scaling.evals import ridge
-from scaling.evals.features import features
+from scaling.evals.features import outputs
 
 _PLAIN = {
   'zipf': 0.0,
@@ -97,10 +97,10 @@ def evaluate(
   if many:
     probe = balanced_subset(many, labels, 0, asked.name).ids(np.arange(many))
   used = np.unique(np.concatenate([*(ids for ids, _ in few), probe]))
-  seen, read = features(config, variables, train, used, mesh, skipped)
+  seen, read = outputs('features', config, variables, train, used, mesh, skipped)
   seen, used = seen[read], used[read]
-  unseen, read = features(
-    config, variables, test, np.arange(test.num_images), mesh, skipped
+  unseen, read = outputs(
+    'features', config, variables, test, np.arange(test.num_images), mesh, skipped
   )
   unseen, truth = unseen[read], truth[read]
 

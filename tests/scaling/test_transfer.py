@@ -24,16 +24,16 @@ def test_features_are_what_the_head_sees(tiny_config, random_variables):
   split, _ = sources.load(config.data)
   ids = np.arange(37)[::-1]  # no multiple of the batch, and in no order
   mesh = sharding.make_mesh()
-  seen, read = features.features(config, variables, split, ids, mesh)
+  seen, read = features.outputs('features', config, variables, split, ids, mesh)
   assert read.all()
   assert seen.shape == (37, 16)
   head = variables['params']['head']
-  logits, _ = features.logits(config, variables, split, ids, mesh)
+  logits, _ = features.outputs('logits', config, variables, split, ids, mesh)
   # Two programs in float32, which sum in different orders.
   np.testing.assert_allclose(
     logits, seen @ head['kernel'] + head['bias'], rtol=1e-4, atol=1e-5
   )
-  (one,), _ = features.features(config, variables, split, ids[5:6], mesh)
+  (one,), _ = features.outputs('features', config, variables, split, ids[5:6], mesh)
   assert np.array_equal(one, seen[5])
 
 
