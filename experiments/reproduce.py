@@ -117,9 +117,12 @@ def _report(
 ) -> int:
   from analysis import paper_report, results
 
-  missing, about = [], {}
+  missing, about, title, known = [], {}, study.title, True
   if args.results:
     table = paper_report.read_results(args.results)
+    missing = _lacking(args.results, table, cells)
+    # They do not say of which set they are.
+    known = 'config' in _told(args) or set(table['cell']) <= {c.name for c in cells}
     folder = pathlib.Path(args.out or pathlib.Path(args.results).parent)
     how = f'scaling reproduce {name} --results={pathlib.Path(args.results).name}'
   else:
@@ -135,6 +138,8 @@ def _report(
     ]
     how = f'scaling reproduce {name} --workdir=WORKDIR'
     about = _about(found)
+  if known:
+    title = f'{title}: {config.name.removeprefix(f"{name}_")}'
   how += ''.join(f' --{flag}={value}' for flag, value in _told(args).items())
   if not len(table):
     raise UserError(
@@ -150,7 +155,7 @@ def _report(
   written = paper_report.write_paper_report(
     folder,
     table,
-    title=f'{study.title}: {config.name.removeprefix(f"{name}_")}',
+    title=title,
     question=study.question,
     published=study.published,
     verdicts=findings.verdicts,
@@ -165,6 +170,27 @@ def _report(
   print(written.text)
   print(f'\nwritten: {written.folder / "report.html"}, report.md, results.csv, figures')
   return OK
+
+
+def _lacking(path: str, table: Any, cells: Sequence[sweep.Cell]) -> list[str]:
+  """Returns the settings that stored results lack.
+
+  Raises:
+    UserError: for results of other settings or sizes, which would be misjudged.
+  """
+
+  def settings(name: str) -> str:
+    return name.rpartition('-')[0]  # what follows changes with any field of the config
+
+  there = {settings(name) for name in table['cell']}
+  here = {settings(cell.name) for cell in cells}
+  sizes = sorted(set(table['num_images']))
+  if there - here or set(sizes) != {cell.config.data.num_images for cell in cells}:
+    raise UserError(
+      f'the results in {path} are of other settings than these; give the flags that they '
+      f'were made with, such as --sizes={",".join(map(str, sizes))}'
+    )
+  return sorted(here - there)
 
 
 def _told(args: Args) -> dict[str, Any]:

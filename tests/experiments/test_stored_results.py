@@ -61,6 +61,35 @@ STORED = {
 }
 
 
+@pytest.mark.parametrize(
+  'words',
+  [(), ('--sizes=1000,2000,4000,8000', '--seeds=3'), ('--sizes=1000,2000,4000',)],
+)
+def test_a_table_is_not_judged_by_other_settings(call, tmp_path, words):
+  table = DOCS / 'results' / 'depth_cifar10' / 'results.csv'
+  status, _, err = call(
+    'reproduce', 'depth', f'--results={table}', f'--out={tmp_path}', *words
+  )
+  assert status == 2
+  assert 'give the flags that they were made with' in err
+  assert '--sizes=1000,2000,4000,8000' in err
+  assert not list(tmp_path.iterdir())
+
+
+def test_runs_that_a_table_lacks_are_told_and_a_set_that_it_does_not_name_is_not(
+  call, tmp_path
+):
+  table = DOCS / 'results' / 'depth_cifar10' / 'results.csv'
+  rows = table.read_text().splitlines(keepends=True)
+  stored = tmp_path / 'stored.csv'
+  stored.write_text(''.join(row for row in rows if 'n1000-seed3' not in row))
+  words = ('--sizes=1000,2000,4000,8000', '--seeds=5', f'--out={tmp_path / "page"}')
+  status, out, _ = call('reproduce', 'depth', f'--results={stored}', *words)
+  assert status == 0
+  assert 'resnet8-n1000-seed3' in (tmp_path / 'page' / 'report.md').read_text()
+  assert out.startswith('More depth\n')
+
+
 @pytest.mark.parametrize('folder', STORED)
 def test_the_table_gives_the_page(call, tmp_path, folder):
   name, words, lead = STORED[folder]
