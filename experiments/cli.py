@@ -213,6 +213,13 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     flag_values=v,
   ),
   'processes': _integer('processes', 1, 'of each worker, that train a cell together'),
+  'pack': _integer(
+    'pack',
+    0,
+    'cells that each worker trains side by side in one program; 0: on accelerators as '
+    'measured, on CPUs one: docs/studies.md',
+    0,
+  ),
   'option': lambda v, _: flags.DEFINE_multi_string(
     'option',
     None,
@@ -239,6 +246,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'num_processes': _integer('num_processes', None, 'of this worker'),
   'process': _integer('process', None, 'number among them', 0),
   'tensorboard': _bool('tensorboard', 'also write TensorBoard events'),
+  'mirror': _string(
+    'mirror', None, 'Python file whose mirror() is told of each row: docs/studies.md'
+  ),
   'device': _string('device', 'cpu', 'kind of device to plan for: cpu, TPU v5e, H100'),
   'num_devices': _integer('num_devices', os.cpu_count(), 'devices, or cores of a CPU'),
   'num_full': _integer('num_full', None, 'images in the whole set'),

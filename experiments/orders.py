@@ -24,8 +24,10 @@ class Orders:
     groups: names of cells; those of a group share a compiled program.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
+    mirror: a Python file that is told of all rows, see `scaling.mirrors`.
     model_devices: devices that the classifier is split over.
     fsdp: whether the state is split over the devices.
+    pack: cells that a worker trains side by side; 0: as many as is measured to be best.
     stall_seconds: without a step, after which a cell is given up.
     after: {name of a cell: that which it starts from}.
   """
@@ -33,8 +35,10 @@ class Orders:
   groups: list[list[str]]
   data_dir: str | None = None
   tensorboard: bool = False
+  mirror: str | None = None
   model_devices: int = 1
   fsdp: bool = False
+  pack: int = 0
   stall_seconds: float = 1800.0
   after: dict[str, str] = dataclasses.field(default_factory=dict)
 

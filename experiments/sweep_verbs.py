@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments import ledger, orders, progress, status, sweep, verbs
 from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
-from experiments.verbs import FAILED, INTERRUPTED, LAYOUT, OK, Args, Verb
+from experiments.verbs import FAILED, INTERRUPTED, LAYOUT, MIRRORS, OK, Args, Verb
 from scaling import config as config_lib
 from scaling.errors import UserError
 
@@ -45,12 +45,19 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
   workdir = pathlib.Path(args.workdir).absolute()
   if (workdir / 'config.json').exists():
     raise UserError(f'{workdir} holds a single cell; use another --workdir')
+  if args.pack > 1 and (args.processes > 1 or args.model_devices > 1 or args.fsdp):
+    raise UserError(
+      f'--pack={args.pack} has several cells on each device, --processes, '
+      '--model_devices and --fsdp each cell on several; leave out one or the other'
+    )
   told = orders.Orders(
     orders.group(cells),
     data_dir=args.data_dir,
     tensorboard=args.tensorboard,
+    mirror=verbs.mirror_file(args),
     model_devices=args.model_devices,
     fsdp=args.fsdp,
+    pack=args.pack,
     stall_seconds=args.stall_seconds,
     after={c.name: c.config.init.cell for c in cells if c.config.init.cell},
   )
@@ -301,8 +308,16 @@ def run_worker(args: Args) -> int:
   )
 
 
-_LAUNCH = ('on', 'workers', 'processes', 'option', 'dry_run', 'stall_seconds')
-_RUN = ('config', 'workdir', 'data_dir', *_LAUNCH, 'tensorboard', *LAYOUT)
+_LAUNCH = (
+  'on',
+  'workers',
+  'processes',
+  'pack',
+  'option',
+  'dry_run',
+  'stall_seconds',
+)
+_RUN = ('config', 'workdir', 'data_dir', *_LAUNCH, *MIRRORS, *LAYOUT)
 VERBS: dict[str, Verb] = {
   'study': Verb(
     'runs a sweep, then reports',

@@ -15,6 +15,7 @@ from experiments import ledger, orders, progress, sweep
 from scaling.errors import UserError
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+MIRRORS = ('tensorboard', 'mirror')  # where rows of metrics go too
 LAYOUT = ('model_devices', 'fsdp')  # how a cell is spread over devices
 
 
@@ -101,6 +102,16 @@ def run_report(args: Args) -> int:
   return OK
 
 
+def mirror_file(args: Args) -> str | None:
+  """Returns the path of --mirror for any process to use, once the file is seen to do."""
+  if args.mirror is None:
+    return None
+  from scaling import mirrors
+
+  mirrors.from_file(args.mirror)
+  return str(pathlib.Path(args.mirror).absolute())
+
+
 def run_train(args: Args) -> int:
   from experiments import worker
   from scaling import config as config_lib
@@ -134,6 +145,7 @@ def run_train(args: Args) -> int:
     [],
     data_dir=args.data_dir,
     tensorboard=args.tensorboard,
+    mirror=mirror_file(args),
     model_devices=args.model_devices,
     fsdp=args.fsdp,
   )
@@ -353,7 +365,7 @@ VERBS = {
     'The config as it stands, without its sweep.',
     'scaling train --config=configs/digits.py --config.model.depth=14 '
     '--workdir=runs/one',
-    ('config', 'workdir', 'data_dir', 'tensorboard', *LAYOUT, 'profile'),
+    ('config', 'workdir', 'data_dir', *MIRRORS, *LAYOUT, 'profile'),
     run_train,
     ('config', 'workdir'),
   ),

@@ -8,8 +8,11 @@ Exit status: 0 nothing left to do, 70 ended over a cell, 74 the folder cannot be
 75 stopped on request. After 70 and 75, and when it was killed, it is to be started again.
 """
 
+import concurrent.futures
 import contextlib
 import errno
+import functools
+import hashlib
 import json
 import logging
 import os
@@ -19,21 +22,25 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments import ledger, sweep
+from experiments import ledger, store, sweep
 from experiments import orders as orders_lib
 from experiments.orders import Orders
 from experiments.watchdog import HUNG, watchdog
 from scaling import metrics
 from scaling.errors import DivergedError, Stopped, StorageError, UserError
 
+if TYPE_CHECKING:
+  from scaling.packing import Pack
+
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
 WAIT_SECONDS = 0.5  # between looks at cells that others hold
 GRACE_SECONDS = 60.0  # to save, once the launcher is gone
+PACKED = 4  # cells in a program, where it is not said how many
 LOG = logging.getLogger('scaling')
 
 
@@ -80,8 +87,12 @@ def main(
     processes.connect(coordinator, num_processes, process)
     _stop_on_signals(stop)  # JAX has put its own in place
   try:
-    work = work_together if coordinator else work_alone
-    status = work(cells, told, stop)
+    if coordinator:
+      status = work_together(cells, told, stop)
+    elif pack := choose_pack(workdir, told):
+      status = work_side_by_side(cells, told, stop, pack)
+    else:
+      status = work_alone(cells, told, stop)
   except (OSError, StorageError) as error:
     LOG.error('%s cannot be written: %s', workdir, error)
     status = STORAGE
@@ -95,12 +106,31 @@ def main(
   return status
 
 
-def work_alone(cells: list[pathlib.Path], orders: Orders, stop: threading.Event) -> int:
+def work_alone(
+  cells: list[pathlib.Path],
+  orders: Orders,
+  stop: threading.Event,
+  pack: 'Pack | None' = None,
+) -> int:
   """Trains cells in their order until all have ended, or `stop` is set."""
   for claimed in claims(cells, stop, orders.after):
     if claimed is not None:
-      run_cell(*claimed, orders, stop)
+      run_cell(*claimed, orders, stop, pack=pack)
   return STOPPED if stop.is_set() else 0
+
+
+def work_side_by_side(
+  cells: list[pathlib.Path], orders: Orders, stop: threading.Event, pack: 'Pack'
+) -> int:
+  """The same by a thread for each place of a pack, which all train other cells."""
+  with concurrent.futures.ThreadPoolExecutor(pack.size, _SIDE_BY_SIDE) as pool:
+    futures = [
+      pool.submit(work_alone, cells, orders, stop, pack) for _ in range(pack.size)
+    ]
+    for future in concurrent.futures.as_completed(futures):
+      if future.exception():
+        stop.set()  # the others save their cells first
+  return max(future.result() for future in futures)
 
 
 def work_together(
@@ -132,6 +162,47 @@ def work_together(
 
 
 _WAIT, _END = -1, -2
+_SIDE_BY_SIDE = 'cell'  # how the names of their threads begin
+
+
+def choose_pack(workdir: pathlib.Path, orders: Orders) -> 'Pack | None':
+  """Returns where cells are trained side by side, or None where they shall not be.
+
+  Unless the orders say how many, it is not done on a CPU, whose cores each have a worker
+  (docs/studies.md), and done elsewhere where it is measured to be faster.
+  """
+  from scaling import packing, processes
+
+  if orders.pack == 1 or orders.model_devices > 1 or orders.fsdp:
+    return None
+  if orders.pack > 1:
+    return packing.Pack(orders.pack)
+  if processes.device_kind() == 'cpu':
+    return None
+  return packing.Pack(PACKED, functools.partial(gain_of_packing, workdir))
+
+
+def gain_of_packing(
+  workdir: pathlib.Path, key: str, measure: Callable[[], float]
+) -> float:
+  """Returns how many times as fast the cells of a program are together.
+
+  It is measured once for a study and a kind of device: a cell that was interrupted shall
+  go on as it began.
+  """
+  from scaling import processes
+
+  kind = processes.device_kind()
+  name = f'{hashlib.sha256(f"{kind} {key}".encode()).hexdigest()[:16]}.json'
+  folder = workdir / 'packing'
+  folder.mkdir(exist_ok=True)
+  there, generation = store.read(folder, name)
+  if there is None:
+    found = {'device_kind': kind, 'cells': PACKED, 'times_as_fast': measure()}
+    there = json.dumps(found).encode()
+    if not store.replace(folder, name, there, generation):
+      there = store.read(folder, name)[0] or there  # another worker was faster
+  return json.loads(there)['times_as_fast']
 
 
 def claims(
@@ -228,6 +299,7 @@ def run_cell(
           cell,
           data_dir=orders.data_dir,
           tensorboard=orders.tensorboard,
+          mirror=orders.mirror,
           model_devices=orders.model_devices,
           fsdp=orders.fsdp,
           should_stop=should_stop,
@@ -334,7 +406,14 @@ def use_compilation_cache() -> None:
 
 @contextlib.contextmanager
 def _logged_to(path: pathlib.Path) -> Iterator[None]:
+  own = threading.current_thread().name
+
+  def concerns(record: logging.LogRecord) -> bool:
+    other = (record.threadName or '').startswith(_SIDE_BY_SIDE)
+    return record.threadName == own or not other
+
   handler = logging.FileHandler(path, encoding='utf-8')
+  handler.addFilter(concerns)
   handler.setFormatter(logging.Formatter('%(asctime)s %(message)s'))
   logging.getLogger().addHandler(handler)
   try:

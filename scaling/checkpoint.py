@@ -11,8 +11,9 @@ import logging
 import math
 import pathlib
 import shutil
+import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,7 +49,8 @@ class Checkpoints:
     self._policy = _Policy(keep, keep_every_steps, keep_steps)
     self._pending: tuple[int, Any] | None = None
     self._failure: UserError | None = None
-    self._open()
+    with _alone():
+      self._open()
 
   def _open(self) -> None:
     keep: Any = self._policy
@@ -77,21 +79,22 @@ class Checkpoints:
       seconds: of its clock.
       scores: {step: score}; the checkpoint with the highest one above -inf stays.
     """
-    self._settle()
     self._policy.scores = dict(scores or {})
     step = int(state.step)
     about: dict[str, Any] = {'seconds': dict(seconds), 'leaves': _describe(state)}
     about['crc32'] = _checksum_text(about)
-    try:
-      pending = self._checkpointer.save_checkpointables_async(
-        step, {'state': state}, custom_metadata=about
-      )
-    except Exception as error:  # orbax raises whatever its storage raised
-      self._fail(step, error)
-      return
-    if pending is None:
-      raise OSError(f'a checkpoint newer than step {step} is in the way')
-    self._pending = step, pending
+    with _alone():
+      try:
+        pending = self._checkpointer.save_checkpointables_async(
+          step, {'state': state}, custom_metadata=about
+        )
+      except Exception as error:  # orbax raises whatever its storage raised
+        self._fail(step, error)
+        return
+      if pending is None:
+        raise OSError(f'a checkpoint newer than step {step} is in the way')
+      self._pending = step, pending
+      _SAVING.append(self)
 
   def wait(self) -> None:
     """Waits until the newest save is on disk.
@@ -99,11 +102,12 @@ class Checkpoints:
     Raises:
       StorageError: if it could not be written, saying what to do.
     """
-    self._settle()
-    if self._failure is not None:
-      raise self._failure
+    with _alone():
+      if self._failure is not None:
+        raise self._failure
 
-  def _settle(self) -> None:
+  def settle(self) -> None:
+    """Waits for the save that was started, if there is one."""
     if self._pending is None:
       return
     (step, pending), self._pending = self._pending, None
@@ -135,9 +139,9 @@ class Checkpoints:
   @property
   def latest_step(self) -> int | None:
     """The step of the newest whole checkpoint, or None."""
-    self._settle()
-    latest = self._checkpointer.latest
-    return None if latest is None else latest.step
+    with _alone():
+      latest = self._checkpointer.latest
+      return None if latest is None else latest.step
 
   def restore(self, like: State) -> tuple[State, dict[str, float]] | None:
     """Returns the newest state that can be read whole and its clock, or None.
@@ -149,7 +153,10 @@ class Checkpoints:
       UserError: for the checkpoints of another network, naming the first leaf that
         differs, and when there are checkpoints but none can be read.
     """
-    self._settle()
+    with _alone():
+      return self._restore(like)
+
+  def _restore(self, like: State) -> tuple[State, dict[str, float]] | None:
     steps = _steps(self._folder)
     reason = ''
     for i, step in enumerate(steps):
@@ -176,8 +183,22 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits for what was started and lets go of the folder."""
-    self._settle()
-    self._checkpointer.close()
+    with _alone():
+      self._checkpointer.close()
+
+
+# Orbax keeps track of a process's saves in one place, and loses it where two overlap: of
+# cells that are trained side by side, in threads, one at a time saves or reads.
+_LOCK = threading.RLock()
+_SAVING: list[Checkpoints] = []  # one, or none
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+  with _LOCK:
+    while _SAVING:
+      _SAVING.pop().settle()
+    yield
 
 
 def read(folder: pathlib.Path, like: State, step: int = 0) -> State:
@@ -191,7 +212,12 @@ def read(folder: pathlib.Path, like: State, step: int = 0) -> State:
   Raises:
     UserError: if there is none, or for the checkpoints of another network.
   """
-  folder, reason = folder.absolute(), ''
+  with _alone():
+    return _read(folder.absolute(), like, step)
+
+
+def _read(folder: pathlib.Path, like: State, step: int) -> State:
+  reason = ''
   there = _steps(folder) if folder.is_dir() else []
   for found in there:
     if step not in (0, found):

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from scaling import files
+from scaling.mirrors import Mirrors
 
 _TAIL_BYTES = 8192
 
@@ -60,27 +61,22 @@ def score(row: Mapping[str, float], metric: str) -> float:
 
 
 class Writer:
-  """Appends rows to metrics.jsonl, and to TensorBoard events when asked to."""
+  """Appends rows to metrics.jsonl, and then tells the mirrors."""
 
-  def __init__(self, folder: pathlib.Path, tensorboard: bool = False):
+  def __init__(self, folder: pathlib.Path, mirrors: Mirrors | None = None):
     self._file = (folder / 'metrics.jsonl').open('a', encoding='utf-8')
-    self._events = None
-    if tensorboard:
-      from tensorboardX import SummaryWriter
-
-      self._events = SummaryWriter(str(folder / 'tensorboard'))
+    self._mirrors = mirrors
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     """Writes one row; it is on disk when this returns."""
     self._file.write(json.dumps({'step': step, **values}) + '\n')
     self._file.flush()
     os.fsync(self._file.fileno())
-    if self._events is not None:
-      for name, value in values.items():
-        self._events.add_scalar(name, value, step)
+    if self._mirrors:
+      self._mirrors.write(step, values)
 
   def close(self) -> None:
-    """Closes the files."""
+    """Closes the file and the mirrors."""
     self._file.close()
-    if self._events is not None:
-      self._events.close()
+    if self._mirrors:
+      self._mirrors.close()

@@ -114,6 +114,11 @@ class Votes:
     return bool(heard[0]), bool(heard[1])
 
 
+def device_kind() -> str:
+  """Returns what kind of device this process has, 'cpu' for those of a CPU."""
+  return jax.devices()[0].device_kind
+
+
 def num_cores() -> int:
   """Returns the cores that this process may use."""
   if hasattr(os, 'sched_getaffinity'):

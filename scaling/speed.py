@@ -46,7 +46,7 @@ class Speed:
     row = {
       'time/images_per_second': rate,
       'time/input_wait_share': (self._last[2] - waited) / elapsed,
-      'time/device_hours': self._last[1] * self._mesh.size / 3600,
+      'time/device_hours': self._clock.seconds['device'] * self._mesh.size / 3600,
       'time/peak_memory_gib': peak_bytes(self._mesh.local_devices[0]) / 2**30,
     }
     if self._peak_images is not None:

@@ -9,8 +9,10 @@ import copy
 import dataclasses
 import functools
 import json
+import operator
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from scaling import losses, models, multilabel, optim, sharding
 from scaling.data import augment
 
 CALIBRATION_BINS = 15  # as Guo et al. (2017) have
+_COMPILING = threading.Lock()  # cells that are trained side by side compile once
 
 
 @jax.tree_util.register_dataclass
@@ -58,6 +61,7 @@ class Program:
   """Compiled functions of one network, batch and mesh.
 
   Attributes:
+    key: of the program, see `scaling.config.program_key`.
     mesh: where they run.
     fsdp: whether the state is split over the data devices.
     stored: the shapes and places of the state as checkpoints hold it: blocks that are
@@ -67,11 +71,14 @@ class Program:
     init: `(key) -> State`.
     train_step: `(State, batch, key, Schedule) -> (State, metrics)`; takes the state's
       buffers over.
+    packed: `(N) -> ((N states, N batches, N keys, N Schedules) -> N of what train_step
+      returns)`: of N cells in one program, compiled when it is asked for.
     eval_step: `(State, batch, sums) -> sums` over the images whose mask is 1.
     zero_sums: what `eval_step` starts from.
     compile_seconds: what compiling the three took.
   """
 
+  key: str
   mesh: Mesh
   fsdp: bool
   stored: State
@@ -79,6 +86,7 @@ class Program:
   load: Callable[[State], State]
   init: Callable[[jax.Array], State]
   train_step: Callable[..., tuple[State, dict[str, jax.Array]]]
+  packed: Callable[[int], Callable[..., tuple[tuple[State, dict[str, jax.Array]], ...]]]
   eval_step: Callable[..., dict[str, Average]]
   zero_sums: dict[str, Average]
   compile_seconds: float
@@ -193,6 +201,22 @@ def train_step(
     'grad_norm': optax.tree.norm(grads),
     'learning_rate': rate,
   }
+
+
+def train_steps(
+  config: ConfigDict,
+  states: Sequence[State],
+  batches: Sequence[dict[str, jax.Array]],
+  keys: Sequence[jax.Array],
+  schedules: Sequence[optim.Schedule],
+) -> tuple[tuple[State, dict[str, jax.Array]], ...]:
+  """Makes one update of each of several cells, mapped over them; see `train_step`."""
+  stacked = (
+    jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    for trees in (states, batches, keys, schedules)
+  )
+  made = jax.vmap(functools.partial(train_step, config))(*stacked)
+  return tuple(jax.tree.map(operator.itemgetter(i), made) for i in range(len(states)))
 
 
 def average(ema: Any, variables: Any, step: jax.Array, config: ConfigDict) -> Any:
@@ -328,7 +352,8 @@ def compile_program(
   config.model.ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   if cropped:
     config.data.min_crop_area = 0.0
-  return _compile(config_lib.program_key(config), mesh, fsdp)
+  with _COMPILING:
+    return _compile(config_lib.program_key(config), mesh, fsdp)
 
 
 @functools.lru_cache(maxsize=32)
@@ -367,9 +392,22 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
     options
   )
   zero = jax.device_put(sums, whole)
+
+  @functools.cache
+  def packed(size: int) -> Callable[..., Any]:
+    many = jax.jit(
+      functools.partial(train_steps, config),
+      in_shardings=tuple((place,) * size for place in (placed, split, whole, whole)),
+      out_shardings=((placed, whole),) * size,
+      donate_argnums=0,
+    )
+    kinds = state, abstract_batch(config), rng, schedule
+    return many.lower(*((kind,) * size for kind in kinds)).compile(options)
+
   seconds += time.monotonic()
   same = jax.tree.structure(apart) == jax.tree.structure(state)
   return Program(
+    key=key,
     mesh=mesh,
     fsdp=fsdp,
     stored=jax.tree.map(
@@ -381,6 +419,7 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
     load=_unchanged if same else jax.jit(models.stack, out_shardings=placed),
     init=compiled_init,
     train_step=compiled_train,
+    packed=packed,
     eval_step=compiled_eval,
     zero_sums=zero,
     compile_seconds=seconds,

@@ -18,7 +18,17 @@ import jax
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import files, manifest, metrics, optim, processes, sharding, start, step
+from scaling import (
+  files,
+  manifest,
+  metrics,
+  mirrors,
+  optim,
+  processes,
+  sharding,
+  start,
+  step,
+)
 from scaling.checkpoint import Checkpoints
 from scaling.clock import Clock
 from scaling.data import pipeline, sources
@@ -26,6 +36,7 @@ from scaling.data.prefetch import Prefetch
 from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import classify, transfer
+from scaling.packing import Pack
 from scaling.speed import Speed
 
 LOG = logging.getLogger('scaling')
@@ -38,9 +49,11 @@ def train(
   *,
   data_dir: str | None = None,
   tensorboard: bool = False,
+  mirror: str | None = None,
   model_devices: int = 1,
   fsdp: bool = False,
   profile_steps: int = 0,
+  pack: Pack | None = None,
   should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
@@ -54,10 +67,13 @@ def train(
       checkpoints/ are written there.
     data_dir: where the image set lies, when not in its usual place.
     tensorboard: also write event files.
+    mirror: a Python file that is told of the rows too, see `scaling.mirrors`.
     model_devices: how many devices share the classifier, see `scaling.sharding`.
     fsdp: split the state over the devices.
     profile_steps: updates to trace into WORKDIR/profile, for xprof and TensorBoard; not
       the first ones, which warm up.
+    pack: where updates are made together with those of other cells, each of which is
+      trained by a thread of its own.
     should_stop: asked after each update; True saves the state and stops. With several
       processes the answer of any one stops all, an update later.
 
@@ -76,7 +92,7 @@ def train(
   write_config(config, workdir)
   processes.meet('config')
 
-  clock = Clock()
+  clock = Clock(pack.size if pack else 1)
   mesh = sharding.make_mesh(model_devices=model_devices)
   train_split, test_split = sources.load(config.data, data_dir)
   if test_split.fingerprint == train_split.fingerprint:
@@ -121,6 +137,7 @@ def train(
         program,
         begin=config.init.step if config.init.part == 'state' else 0,
         steps=num_steps,
+        packed_cells=pack.size if pack else 1,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
         label_names=train_split.label_names,
@@ -136,10 +153,8 @@ def train(
       state = start.first_state(config, workdir, program, init_key)
       done = int(state.step)
     else:
-      state, seconds = program.load(restored[0]), restored[1]
-      clock.seconds = seconds | {
-        'compile': seconds['compile'] + clock.seconds['compile']
-      }
+      state = program.load(restored[0])
+      clock.go_on_from(restored[1])
       done = last_saved = int(state.step)
       LOG.info('resuming at step %d of %d', done, num_steps)
     began = done
@@ -164,12 +179,18 @@ def train(
     )
 
     batches = Prefetch(make_batch, done, num_steps)
-    writer = metrics.Writer(workdir, tensorboard) if processes.is_first() else None
+    writer = None
+    if processes.is_first():
+      told = [mirrors.tensorboard] if tensorboard else []
+      told += [mirrors.from_file(mirror)] if mirror else []
+      writer = metrics.Writer(workdir, mirrors.Mirrors(told, workdir, config))
     votes = processes.Votes()
     speed = Speed(done, clock, config, mesh)
     saved_at = time.monotonic()
     pending = None  # the newest update's metrics, still on their way
     tracing = False
+    together = pack.join(program) if pack else None
+    update = together.update if together else program.train_step
     try:
       while True:
         # `done` updates are made; the rows and the checkpoint of this step say so.
@@ -232,13 +253,15 @@ def train(
           waited = batches.wait_seconds
           batch = next(batches)
           clock.seconds['input_wait'] += batches.wait_seconds - waited
-          state, new = program.train_step(state, batch, augment_key, schedule)
+          state, new = update(state, batch, augment_key, schedule)
           # Read late, so that the device has the next update while Python waits.
           if pending is not None:
             _read(pending, done, checkpoints, config)
         pending = new
         done += 1
     finally:
+      if together:
+        together.leave()
       if tracing:  # the run was shorter
         jax.profiler.stop_trace()
       if writer is not None:

@@ -33,7 +33,7 @@ HOMES = {
   'safetensors': 'scaling/weights.py',
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
   'sklearn': ('scaling/data/digits.py', 'scaling/evals/transfer.py'),
-  'tensorboardX': 'scaling/metrics.py',
+  'tensorboardX': 'scaling/mirrors.py',
   'tensorflow': 'experiments/benchmarks/input_peers.py',
   'tensorflow_datasets': ('scaling/data/', 'experiments/benchmarks/input_'),
   'tensorstore': 'experiments/store.py',

@@ -2,22 +2,18 @@
 
   python -m experiments.benchmarks.packing --cells=4 --out=packing.json
 
-Cells of one program shape could be trained side by side: the same training step, mapped by
-`jax.vmap` over a leading axis of states, batches and keys. It pays where a device idles
-between the small operations of a small network. Both forms make the same updates of the
-same cells, in turns in one process, on one device; the median of the turns' ratios counts,
-and how far their weights come apart is told. Sweeps do not pack; docs/engines.md says
-why.
+`scaling sweep --pack=N` trains cells of one program side by side. It pays where a device
+idles between the small operations of a small network. Both forms make the same updates of
+the same cells, in turns in one process, on one device; the median of the turns' ratios
+counts, and how far their weights come apart is told (docs/studies.md).
 """
 
 import argparse
-import functools
 import json
 import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -25,7 +21,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import cifar10, digits, procedural
-from scaling import models, optim, step
+from scaling import optim, sharding, step
 
 # A network of each size that people train on a laptop.
 CASES = {
@@ -53,36 +49,37 @@ def benchmark(config: ConfigDict, num_cells: int, rounds: int) -> dict[str, Any]
     times faster the packed ones are, and 'ratios', of each turn; 'difference', how
     far the weights differ after three updates, as a share of the largest of an array.
   """
-  config = config.copy_and_resolve_references()
-  config.model.ops = models.choose_ops(config.model.ops, jax.devices()[0].platform)
-  update = functools.partial(step.train_step, config)
+  mesh = sharding.make_mesh(1)
+  program = step.compile_program(config, mesh)
+  packed = program.packed(num_cells)
   schedule = optim.Schedule(
     np.float32(0.01), np.int32(1_000_000), np.int32(10), np.int32(0)
   )
-  keys = jax.random.split(jax.random.key(0), num_cells)
-  batches = _batches(config, num_cells)
-  alone = jax.jit(update, donate_argnums=0)
-  packed = jax.jit(jax.vmap(update, in_axes=(0, 0, 0, None)), donate_argnums=0)
-  init = jax.jit(functools.partial(step.init, config))
-  states = [init(key) for key in keys]
-  stacked = jax.jit(jax.vmap(functools.partial(step.init, config)))(keys)
+  keys = [sharding.put_keys(i, 1, mesh)[0] for i in range(num_cells)]
+  batches = [
+    jax.device_put(batch, sharding.split_batch(mesh))
+    for batch in _batches(config, num_cells)
+  ]
+  schedules = (schedule,) * num_cells
+  states = [program.init(key) for key in keys]
+  beside = tuple(program.init(key) for key in keys)
 
   def train_alone(updates: int) -> None:
     for i in range(num_cells):
-      batch = {name: rows[i] for name, rows in batches.items()}
       for _ in range(updates):
-        states[i], _ = alone(states[i], batch, keys[i], schedule)
+        states[i], _ = program.train_step(states[i], batches[i], keys[i], schedule)
     jax.block_until_ready(states)
 
   def train_packed(updates: int) -> None:
-    nonlocal stacked
+    nonlocal beside
     for _ in range(updates):
-      stacked, _ = packed(stacked, batches, keys, schedule)
-    jax.block_until_ready(stacked)
+      made = packed(beside, tuple(batches), tuple(keys), schedules)
+      beside = tuple(state for state, _ in made)
+    jax.block_until_ready(beside)
 
   train_alone(_COMPARED)
   train_packed(_COMPARED)
-  difference = _difference(states, stacked)
+  difference = max(map(_difference, states, beside))
   turns = []
   seconds = _seconds(train_alone, 1)
   updates = max(1, round(SECONDS / seconds))
@@ -99,15 +96,14 @@ def benchmark(config: ConfigDict, num_cells: int, rounds: int) -> dict[str, Any]
   }
 
 
-def _difference(states: Sequence[step.State], stacked: step.State) -> float:
+def _difference(alone: step.State, beside: step.State) -> float:
   """Returns how far weights differ, as a share of the largest of their array."""
-  alone = jax.tree.map(lambda *leaves: np.stack(leaves), *(s.params for s in states))
   shares = jax.tree.map(
-    lambda a, b: np.abs(a - np.asarray(b)).max() / np.abs(a).max(),
-    alone,
-    stacked.params,
+    lambda a, b: float(np.abs(np.asarray(a) - b).max() / np.abs(a).max()),
+    alone.params,
+    beside.params,
   )
-  return max(map(float, jax.tree.leaves(shares)))
+  return max(jax.tree.leaves(shares))
 
 
 def _seconds(train: Any, updates: int) -> float:
@@ -116,15 +112,17 @@ def _seconds(train: Any, updates: int) -> float:
   return time.perf_counter() - began
 
 
-def _batches(config: ConfigDict, num_cells: int) -> dict[str, np.ndarray]:
-  """Returns a batch of noise for each cell, `[cells, B, ...]`."""
+def _batches(config: ConfigDict, num_cells: int) -> list[dict[str, np.ndarray]]:
+  """Returns a batch of noise for each cell."""
   rng = np.random.default_rng(0)
-  found = {}
-  for name, like in step.abstract_batch(config).items():
-    high = {'image': 256, 'labels': config.data.num_classes}.get(name, 1)
-    values = rng.integers(0, high, (num_cells, *like.shape))
-    found[name] = values.astype(like.dtype)
-  return found
+  high = {'image': 256, 'labels': config.data.num_classes}
+  return [
+    {
+      name: rng.integers(0, high.get(name, 1), like.shape).astype(like.dtype)
+      for name, like in step.abstract_batch(config).items()
+    }
+    for _ in range(num_cells)
+  ]
 
 
 def main(argv: list[str] | None = None) -> int:

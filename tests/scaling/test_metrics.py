@@ -1,6 +1,5 @@
 """metrics.jsonl and its replacement: what is read back after any kill."""
 
-import json
 import math
 
 import pytest
@@ -76,17 +75,3 @@ def test_what_is_written_after_a_torn_line_and_a_cut_is_whole(path):
 def test_rows_beyond_a_step_are_cut(path, last, left):
   assert metrics.cut_rows(path, last) == ROWS[:left]
   assert metrics.read_rows(path) == ROWS[:left]
-
-
-@pytest.mark.parametrize('wanted', [False, True])
-def test_tensorboard_events_are_written_when_asked_for(tmp_path, wanted):
-  writer = metrics.Writer(tmp_path, tensorboard=wanted)
-  writer.write(1, {'train/loss': 0.5, 'test/top1': 0.25})
-  writer.close()
-  events = list(tmp_path.rglob('events.out.tfevents*'))
-  assert len(events) == wanted
-  for file in events:
-    content = file.read_bytes()
-    assert b'train/loss' in content
-    assert b'test/top1' in content
-  assert json.loads((tmp_path / 'metrics.jsonl').read_text())['step'] == 1

@@ -12,9 +12,11 @@ from scaling.speed import Speed
 
 def test_rates_are_since_the_last_row_and_totals_over_all_starts(tiny_config):
   config, mesh = tiny_config(), sharding.make_mesh(2)
-  clock = Clock({'train': 3600.0, 'input_wait': 100.0})
+  clock = Clock()
+  clock.go_on_from({'train': 3600.0, 'input_wait': 100.0})
   speed = Speed(10, clock, config, mesh)
   clock.seconds['train'] += 4.0
+  clock.seconds['device'] += 4.0
   clock.seconds['input_wait'] += 1.0
   row = speed.measure(20)
   assert row['time/images_per_second'] == 10 * config.train.batch_size / 4
@@ -67,3 +69,13 @@ def test_a_profile_is_a_trace_of_some_updates(tiny_config, tmp_path):
   assert list((tmp_path / 'run' / 'profile').rglob('*.xplane.pb'))
   rows = (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()
   assert json.loads(rows[-1])['train/param_norm'] > 0
+
+
+def test_cells_that_share_the_devices_share_their_hours():
+  clock = Clock(cells=4)
+  clock.go_on_from({'train': 8.0, 'input_wait': 1.0, 'compile': 0.0, 'eval': 2.0})
+  with clock.measure('train'):
+    pass
+  train = clock.seconds['train'] - 8
+  assert clock.seconds['device'] == pytest.approx(8 + train / 4)  # alone before
+  assert clock.seconds['eval'] == 2.0

@@ -1,0 +1,96 @@
+"""Copies of a cell's rows for other tools: TensorBoard, or what a file of users says.
+
+metrics.jsonl is what counts. A mirror that fails is warned of and left, and never costs
+a cell; after an interruption it is told some steps again.
+"""
+
+import contextlib
+import logging
+import pathlib
+import runpy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from ml_collections import ConfigDict
+
+from scaling.errors import UserError
+
+LOG = logging.getLogger('scaling')
+Write = Callable[[int, Mapping[str, float]], object]  # of a step and its row
+# From the folder and the config of a cell.
+Mirror = Callable[[pathlib.Path, ConfigDict], contextlib.AbstractContextManager[Write]]
+
+
+@contextlib.contextmanager
+def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
+  """Writes event files below the folder of the cell."""
+  del config
+  from tensorboardX import SummaryWriter
+
+  with SummaryWriter(str(workdir / 'tensorboard')) as events:
+
+    def write(step: int, row: Mapping[str, float]) -> None:
+      for name, value in row.items():
+        events.add_scalar(name, value, step)
+
+    yield write
+
+
+def from_file(path: str | pathlib.Path) -> Mirror:
+  """Returns the function `mirror` of a Python file.
+
+  Raises:
+    UserError: if there is none, or the file cannot be run.
+  """
+  try:
+    found: Any = runpy.run_path(str(path)).get('mirror')
+  except Exception as error:
+    raise UserError(f'--mirror={path} cannot be run: {error!r}') from error
+  if not callable(found):
+    raise UserError(
+      f'--mirror={path} has no function mirror(workdir, config); docs/studies.md shows one'
+    )
+  return cast(Mirror, found)
+
+
+class Mirrors:
+  """The mirrors of a cell, told of each row until they are closed or fail.
+
+  Args:
+    mirrors: to open.
+    workdir: of the cell.
+    config: of the cell.
+  """
+
+  def __init__(
+    self, mirrors: Sequence[Mirror], workdir: pathlib.Path, config: ConfigDict
+  ):
+    self._open = contextlib.ExitStack()
+    self._writes: list[Write] = []
+    for mirror in mirrors:
+      with _warning('cannot be opened'):
+        self._writes.append(self._open.enter_context(mirror(workdir, config)))
+
+  def write(self, step: int, row: Mapping[str, float]) -> None:
+    """Tells them of a row."""
+    for write in list(self._writes):
+      with _warning(f'is left at step {step}') as failed:
+        write(step, row)
+      if failed:
+        self._writes.remove(write)
+
+  def close(self) -> None:
+    """Ends them."""
+    with _warning('could not be closed'):
+      self._open.close()
+
+
+@contextlib.contextmanager
+def _warning(what: str) -> Iterator[list[Exception]]:
+  """Logs an error in the block instead of raising it, and lists it."""
+  failed: list[Exception] = []
+  try:
+    yield failed
+  except Exception as error:
+    failed.append(error)
+    LOG.warning('a mirror of the metrics %s: %r', what, error)
