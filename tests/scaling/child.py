@@ -109,7 +109,7 @@ def main(orders):
 
   config = config_lib.nested(config_lib.flat(orders['config']))
   with contextlib.suppress(Stopped):
-    train(config, workdir, should_stop=should_stop)
+    train(config, workdir, should_stop=should_stop, **orders.get('layout', {}))
   if 'port' in orders:
     jax.distributed.shutdown()
 

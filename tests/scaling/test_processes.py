@@ -161,3 +161,28 @@ def test_a_stop_that_one_process_hears_stops_both_and_any_number_of_devices_goes
       assert row.keys() == other.keys()
       for name, value in row.items():
         assert value == pytest.approx(other[name], rel=1e-4), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  'layout',
+  [{'fsdp': True}, {'model_devices': 2}],
+  ids=lambda layout: next(iter(layout)),
+)
+def test_a_state_that_is_split_over_two_processes_is_saved_and_put_together(
+  config, together, tmp_path, layout
+):
+  run(2, config, tmp_path, layout=layout, stop_at=5)
+  manifest = json.loads((tmp_path / 'manifest.json').read_text())
+  assert (manifest['num_devices'], manifest['num_processes']) == (4, 2)
+  assert manifest['fsdp'] == layout.get('fsdp', False)
+  assert manifest['mesh']['model'] == layout.get('model_devices', 1)
+  on_one = tmp_path.with_name(f'{tmp_path.name}-one')
+  shutil.copytree(tmp_path, on_one)
+  run(2, config, tmp_path, layout=layout)
+  assert child_of(config, on_one, 1).wait() == 0
+  for workdir in (tmp_path, on_one):
+    for row, other in zip(rows_of(workdir), rows_of(together), strict=True):
+      assert row.keys() == other.keys()
+      for name, value in row.items():
+        assert value == pytest.approx(other[name], rel=1e-4), name
