@@ -6,6 +6,8 @@ import pathlib
 import signal
 import socket
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 from experiments import worker
@@ -95,7 +97,7 @@ def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
     try:
       workers = [start(slot) for slot in range(launch.num_workers)]
       restarts = 0
-      while watch() and not stop.wait(POLL_SECONDS):
+      while watch() and not _wait(stop, workers):
         for slot, found in enumerate(workers):
           if found.status() in (None, 0, worker.STORAGE) or restarts >= MAX_RESTARTS:
             continue
@@ -109,6 +111,15 @@ def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
       return not stop.is_set()
     finally:
       _end(workers)
+
+
+def _wait(stop: threading.Event, workers: Sequence[_Worker]) -> bool:
+  """Waits for the next look, or for the end of all workers; returns whether to stop."""
+  until = time.monotonic() + POLL_SECONDS
+  while time.monotonic() < until and any(w.status() is None for w in workers):
+    if stop.wait(POLL_SECONDS / 20):
+      break
+  return stop.is_set()
 
 
 def _log(slot: int, process: int) -> str:

@@ -64,6 +64,13 @@ def test_digits(digits):
   assert train.label_names == tuple('0123456789')
 
 
+def test_digits_are_those_of_scikit_learn_s_own_reader(digits, monkeypatch):
+  own = sources.load(digits)[0].fingerprint
+  sources._load.cache_clear()
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  assert sources.load(digits)[0].fingerprint == own
+
+
 def test_digits_test_part_does_not_depend_on_seeds(digits):
   first = sources.load(digits)[1].images(np.arange(5))
   digits.order_seed = digits.subset_seed = 9

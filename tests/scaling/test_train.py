@@ -108,7 +108,7 @@ def failing_disk(monkeypatch):
     try:
       start(self, state, *args)
       if limited:
-        self._settle()
+        self.settle()
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, free)
 
