@@ -1,6 +1,7 @@
 """What each verb of the command line does: it calls the rooms and prints for people."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import pathlib
@@ -103,12 +104,18 @@ def run_report(args: Args) -> int:
 
 
 def mirror_file(args: Args) -> str | None:
-  """Returns the path of --mirror for any process to use, once the file is seen to do."""
+  """Returns the path of --mirror for any process to use.
+
+  Raises:
+    UserError: where it or --tensorboard could not do; workers would only warn of it.
+  """
+  if args.tensorboard and importlib.util.find_spec('tensorboardX') is None:
+    raise UserError("--tensorboard needs tensorboardX: pip install '.[tensorboard]'")
   if args.mirror is None:
     return None
   from scaling import mirrors
 
-  mirrors.from_file(args.mirror)
+  mirrors.load(args.mirror)
   return str(pathlib.Path(args.mirror).absolute())
 
 

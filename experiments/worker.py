@@ -11,8 +11,6 @@ Exit status: 0 nothing left to do, 70 ended over a cell, 74 the folder cannot be
 import concurrent.futures
 import contextlib
 import errno
-import functools
-import hashlib
 import json
 import logging
 import os
@@ -22,12 +20,12 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
 
-from experiments import ledger, store, sweep
+from experiments import ledger, sweep
 from experiments import orders as orders_lib
 from experiments.orders import Orders
 from experiments.watchdog import HUNG, watchdog
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
 WAIT_SECONDS = 0.5  # between looks at cells that others hold
 GRACE_SECONDS = 60.0  # to save, once the launcher is gone
-PACKED = 4  # cells in a program, where it is not said how many
 LOG = logging.getLogger('scaling')
 
 
@@ -86,10 +83,12 @@ def main(
     )
     processes.connect(coordinator, num_processes, process)
     _stop_on_signals(stop)  # JAX has put its own in place
+  from experiments import packs
+
   try:
     if coordinator:
       status = work_together(cells, told, stop)
-    elif pack := choose_pack(workdir, told):
+    elif pack := packs.choose(workdir, told):
       status = work_side_by_side(cells, told, stop, pack)
     else:
       status = work_alone(cells, told, stop)
@@ -163,46 +162,6 @@ def work_together(
 
 _WAIT, _END = -1, -2
 _SIDE_BY_SIDE = 'cell'  # how the names of their threads begin
-
-
-def choose_pack(workdir: pathlib.Path, orders: Orders) -> 'Pack | None':
-  """Returns where cells are trained side by side, or None where they shall not be.
-
-  Unless the orders say how many, it is not done on a CPU, whose cores each have a worker
-  (docs/studies.md), and done elsewhere where it is measured to be faster.
-  """
-  from scaling import packing, processes
-
-  if orders.pack == 1 or orders.model_devices > 1 or orders.fsdp:
-    return None
-  if orders.pack > 1:
-    return packing.Pack(orders.pack)
-  if processes.device_kind() == 'cpu':
-    return None
-  return packing.Pack(PACKED, functools.partial(gain_of_packing, workdir))
-
-
-def gain_of_packing(
-  workdir: pathlib.Path, key: str, measure: Callable[[], float]
-) -> float:
-  """Returns how many times as fast the cells of a program are together.
-
-  It is measured once for a study and a kind of device: a cell that was interrupted shall
-  go on as it began.
-  """
-  from scaling import processes
-
-  kind = processes.device_kind()
-  name = f'{hashlib.sha256(f"{kind} {key}".encode()).hexdigest()[:16]}.json'
-  folder = workdir / 'packing'
-  folder.mkdir(exist_ok=True)
-  there, generation = store.read(folder, name)
-  if there is None:
-    found = {'device_kind': kind, 'cells': PACKED, 'times_as_fast': measure()}
-    there = json.dumps(found).encode()
-    if not store.replace(folder, name, there, generation):
-      there = store.read(folder, name)[0] or there  # another worker was faster
-  return json.loads(there)['times_as_fast']
 
 
 def claims(

@@ -36,7 +36,12 @@ def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
     yield write
 
 
-def from_file(path: str | pathlib.Path) -> Mirror:
+def of_file(path: str) -> Mirror:
+  """Returns the mirror of a file, which is run when the mirror is opened."""
+  return lambda workdir, config: load(path)(workdir, config)
+
+
+def load(path: str | pathlib.Path) -> Mirror:
   """Returns the function `mirror` of a Python file.
 
   Raises:

@@ -137,7 +137,7 @@ def train(
         program,
         begin=config.init.step if config.init.part == 'state' else 0,
         steps=num_steps,
-        packed_cells=pack.size if pack else 1,
+        cells_at_once=pack.size if pack else 1,
         num_full=train_split.num_images,
         num_test=test_split.num_images,
         label_names=train_split.label_names,
@@ -182,7 +182,7 @@ def train(
     writer = None
     if processes.is_first():
       told = [mirrors.tensorboard] if tensorboard else []
-      told += [mirrors.from_file(mirror)] if mirror else []
+      told += [mirrors.of_file(mirror)] if mirror else []
       writer = metrics.Writer(workdir, mirrors.Mirrors(told, workdir, config))
     votes = processes.Votes()
     speed = Speed(done, clock, config, mesh)

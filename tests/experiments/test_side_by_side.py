@@ -9,7 +9,7 @@ import threading
 import pytest
 from studies import assert_same_checkpoints, holders, killed, metrics, wait_for
 
-from experiments import worker
+from experiments import packs, worker
 from experiments.orders import Orders
 from scaling import packing, processes
 
@@ -71,20 +71,20 @@ def test_many_on_a_device_and_one_on_many_exclude_each_other(
 
 
 def test_nobody_is_packed_on_a_cpu_unasked(tmp_path, monkeypatch):
-  assert worker.choose_pack(tmp_path, Orders([])) is None
-  asked = worker.choose_pack(tmp_path, Orders([], pack=3))
+  assert packs.choose(tmp_path, Orders([])) is None
+  asked = packs.choose(tmp_path, Orders([], pack=3))
   assert asked is not None
   assert asked.size == 3
   monkeypatch.setattr(processes, 'device_kind', lambda: 'TPU v5e')
-  found = worker.choose_pack(tmp_path, Orders([]))
+  found = packs.choose(tmp_path, Orders([]))
   assert found is not None
-  assert found.size == worker.PACKED
+  assert found.size == packs.SIZE
   for orders in (
     Orders([], pack=1),
     Orders([], fsdp=True),
     Orders([], model_devices=2),
   ):
-    assert worker.choose_pack(tmp_path, orders) is None
+    assert packs.choose(tmp_path, orders) is None
 
 
 def test_the_gain_is_measured_once_for_a_study(tmp_path):
@@ -94,9 +94,9 @@ def test_the_gain_is_measured_once_for_a_study(tmp_path):
     measured.append(gain)
     return gain
 
-  assert worker.gain_of_packing(tmp_path, 'one', lambda: measure(1.5)) == 1.5
-  assert worker.gain_of_packing(tmp_path, 'one', lambda: measure(0.5)) == 1.5
-  assert worker.gain_of_packing(tmp_path, 'other', lambda: measure(0.5)) == 0.5
+  assert packs.gain(tmp_path, 'one', lambda: measure(1.5)) == 1.5
+  assert packs.gain(tmp_path, 'one', lambda: measure(0.5)) == 1.5
+  assert packs.gain(tmp_path, 'other', lambda: measure(0.5)) == 0.5
   assert measured == [1.5, 0.5]
   paths = (tmp_path / 'packing').iterdir()
   told = [json.loads(path.read_text()) for path in paths]
@@ -138,3 +138,13 @@ def test_records_of_threads_beside_are_left_out_of_a_log(tmp_path):
     'of prefetch_0',
     'own',
   ]
+
+
+def test_metrics_that_cannot_go_elsewhere_are_refused_before_anything_starts(
+  error, tiny_file, tmp_path, monkeypatch
+):
+  words = ('sweep', f'--config={tiny_file}', f'--workdir={tmp_path}')
+  assert 'gone.py' in error(*words, f'--mirror={tmp_path / "gone.py"}')
+  monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
+  assert 'pip install' in error(*words, '--tensorboard')
+  assert not list(tmp_path.iterdir())

@@ -58,7 +58,7 @@ def test_one_that_fails_is_warned_of_once(tiny_config, tmp_path, caplog, where, 
   parts = dict.fromkeys(('opening', 'writing', 'closing'), 'pass')
   file = tmp_path / 'mirror.py'
   file.write_text(BROKEN.format(**parts | {where: "raise OSError('no network')"}))
-  mirror = mirrors.from_file(file)
+  mirror = mirrors.of_file(str(file))
   writer = metrics.Writer(tmp_path, mirrors.Mirrors([mirror], tmp_path, tiny_config()))
   for step in (1, 2):
     writer.write(step, {'train/loss': 0.5})
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_do_is_refused(tmp_path, text, said):
   if text is not None:
     file.write_text(text)
   with pytest.raises(UserError, match=said):
-    mirrors.from_file(file)
+    mirrors.load(file)
 
 
 def test_tensorboard_events(tiny_config, tmp_path):
@@ -96,3 +96,9 @@ def test_tensorboard_events(tiny_config, tmp_path):
   content = file.read_bytes()
   assert b'train/loss' in content
   assert b'test/top1' in content
+
+
+def test_a_file_that_is_gone_costs_no_cell(tiny_config, tmp_path, caplog):
+  row = train(tiny_config(), tmp_path / 'run', mirror=str(tmp_path / 'gone.py'))
+  assert row['step'] == 12
+  assert 'a mirror of the metrics cannot be opened' in caplog.text

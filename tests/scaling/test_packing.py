@@ -67,7 +67,7 @@ def test_each_comes_to_what_it_comes_to_alone(configs, alone, tmp_path, size):
   for config, folder, reference in zip(configs, folders, alone, strict=True):
     assert_close(config, folder, reference)
     manifest = json.loads((folder / 'manifest.json').read_text())
-    assert manifest['packed_cells'] == size
+    assert manifest['cells_at_once'] == size
     row = metrics.last_row(folder / 'metrics.jsonl')
     assert row['time/device_seconds'] == pytest.approx(row['time/train_seconds'] / size)
 
