@@ -407,7 +407,10 @@ def verb_help(name: str) -> str:
   width = max(12, *map(len, verb.flags)) + 1
   for flag in verb.flags:
     default = values[flag].default
-    text = values[flag].help + (f' (default: {default})' if default else '')
+    # absl says of lists once more that they may be repeated.
+    text = values[flag].help.split(';\n')[0] + (
+      f' (default: {default})' if default else ''
+    )
     indent = ' ' * (width + 4)
     lines.append(
       textwrap.fill(
