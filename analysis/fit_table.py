@@ -27,6 +27,8 @@ METRICS = {
   'test/top1': 'test top-1 accuracy',
   'test/top5': 'test top-5 accuracy',
   'test/map100': 'test mAP at 100',
+  'test/weighted_map100': 'weighted test mAP at 100',
+  'test/weighted_precision1': 'weighted test precision at 1',
   'test/loss': 'test loss (nats)',
 }
 

@@ -35,6 +35,9 @@ def get_config() -> ml_collections.ConfigDict:
   # CSV file of child,parent class names, in --data_dir or by its whole path: an image
   # then has all classes above its own, within max_labels. Empty: its own alone.
   data.hierarchy = ''
+  # CSV file of class,weight, likewise: tests then also write test/weighted_map100 and
+  # test/weighted_precision1; classes that it does not name weigh nothing. Needs sigmoid.
+  data.class_weights = ''
   data.image_size = 32  # pixels, height and width at the network's input
   data.channels = 3  # 1: grey, 3: colour
   data.adapt = False  # resize sets of another size, and turn grey to colour or back
@@ -172,6 +175,6 @@ def get_config() -> ml_collections.ConfigDict:
   checkpoint.keep = 2  # newest checkpoints that stay on disk
   checkpoint.keep_every_steps = 0  # whole multiples are saved and stay too; 0: none
   checkpoint.keep_steps = ()  # and these steps
-  # or the best by test/top1, test/top5, test/loss, test/map100 stays too
+  # or the best by test/top1, test/top5, test/loss, test/map100, test/weighted_map100 stays too
   checkpoint.best = 'none'
   return config

@@ -101,7 +101,7 @@ def shrink(
     data.source = 'made_up'
     data.made_up_train, data.made_up_test = 256, 32
     data.image_size = min(data.image_size, size)
-    data.resize_short, data.hierarchy = 0, ''
+    data.resize_short, data.hierarchy, data.class_weights = 0, '', ''
     config.log.eval_batch_size = 16
   elif data.source == 'tfds' and '[' not in data.train_split + data.test_split:
     data.train_split += '[:256]'

@@ -48,7 +48,14 @@ _CHOICES = {
     'rsqrt',
     'constant',
   ),
-  'checkpoint.best': ('none', 'test/top1', 'test/top5', 'test/loss', 'test/map100'),
+  'checkpoint.best': (
+    'none',
+    'test/top1',
+    'test/top5',
+    'test/loss',
+    'test/map100',
+    'test/weighted_map100',
+  ),
 }
 _POSITIVE = (
   'data.num_classes',
@@ -235,10 +242,20 @@ def check(config: ConfigDict) -> None:
       f'optim.name={config.optim.name} takes the norm of each kernel, and '
       'model.scan=True stacks them; leave model.scan out'
     )
-  if config.train.loss == 'softmax' and config.checkpoint.best == 'test/map100':
+  if config.train.loss == 'softmax' and config.data.class_weights:
     raise UserError(
-      'checkpoint.best=test/map100 needs train.loss=sigmoid; with one label an image '
-      'use test/top1'
+      f'data.class_weights={config.data.class_weights} weighs the metrics of several '
+      'labels an image; set train.loss=sigmoid, or leave it out'
+    )
+  best = config.checkpoint.best
+  if config.train.loss == 'softmax' and best.endswith('map100'):
+    raise UserError(
+      f'checkpoint.best={best} needs train.loss=sigmoid; with one label an image use '
+      'test/top1'
+    )
+  if best == 'test/weighted_map100' and not config.data.class_weights:
+    raise UserError(
+      f'checkpoint.best={best} needs data.class_weights; use test/map100, or name a file'
     )
   if config.train.loss == 'sigmoid' and config.train.label_smoothing:
     raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')

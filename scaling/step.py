@@ -73,7 +73,8 @@ class Program:
       buffers over.
     packed: `(N) -> ((N states, N batches, N keys, N Schedules) -> N of what train_step
       returns)`: of N cells in one program, compiled when it is asked for.
-    eval_step: `(State, batch, sums) -> sums` over the images whose mask is 1.
+    eval_step: `(State, batch, sums, class_weights) -> sums` over the images whose mask
+      is 1; the weights are None where the config names none.
     zero_sums: what `eval_step` starts from.
     compile_seconds: what compiling the three took.
   """
@@ -239,12 +240,14 @@ def eval_step(
   state: State,
   batch: dict[str, jax.Array],
   sums: dict[str, Average],
+  class_weights: jax.Array | None = None,
 ) -> dict[str, Average]:
   """Adds a batch of test images to the sums.
 
   An image counts for top-k when one of its labels is among its k highest logits. With
   several labels an image 'map100' is the mean average precision at 100, or at as many
-  classes as there are. With one, 'by_class' has the hits of each class, and
+  classes as there are; with weights of the classes 'weighted_map100' and
+  'weighted_precision1' are those of `scaling.multilabel`. With one label, 'by_class' has the hits of each class, and
   'by_confidence' the confidence beyond the hits of images that are equally sure.
 
   Args:
@@ -252,6 +255,7 @@ def eval_step(
     state: of the network.
     batch: 'image', 'labels' and 'mask' float32 `[B]`, 0 for rows of padding.
     sums: of what came before.
+    class_weights: float32 `[num_classes]`, with several labels an image.
   """
   data = config.data
   dtype = jnp.dtype(config.model.dtype)
@@ -266,10 +270,17 @@ def eval_step(
     for name, value in values.items()
   }
   if config.train.loss == 'sigmoid':
-    total, count = multilabel.average_precision(
-      logits, labels, batch['mask'], min(100, data.num_classes)
-    )
-    new['map100'] = Average(total=total, count=count)  # pyright: ignore
+    ranked, best = (logits, labels, batch['mask']), min(100, data.num_classes)
+    found = {'map100': multilabel.average_precision(*ranked, best)}
+    if class_weights is not None:
+      found['weighted_map100'] = multilabel.average_precision(
+        *ranked, best, class_weights
+      )
+      found['weighted_precision1'] = multilabel.weighted_precision(
+        *ranked, 1, class_weights
+      )
+    for name, (total, count) in found.items():
+      new[name] = Average(total=total, count=count)  # pyright: ignore
   else:
     confidence = jax.nn.softmax(logits.astype(jnp.float32)).max(1)
     right, mask = hits[:, 0].astype(jnp.float32), batch['mask']
@@ -290,11 +301,16 @@ def eval_step(
 def no_sums(config: ConfigDict) -> dict[str, Average]:
   """Returns the sums over no test image; what is not measured stays so."""
   found = {name: Average.empty() for name in ('loss', 'top1', 'top5', 'map100')}
-  for name, num in (
-    ('by_class', config.data.num_classes),
-    ('by_confidence', CALIBRATION_BINS),
-  ):
-    zeros = jnp.zeros(num, jnp.float32)
+  # Counts that are weights, or of several groups.
+  shapes = {
+    'by_class': (config.data.num_classes,),
+    'by_confidence': (CALIBRATION_BINS,),
+  }
+  if config.data.class_weights:
+    found['weighted_map100'] = Average.empty()
+    shapes['weighted_precision1'] = ()
+  for name, shape in shapes.items():
+    zeros = jnp.zeros(shape, jnp.float32)
     found[name] = Average(total=zeros, count=zeros)  # pyright: ignore
   return found
 
@@ -321,6 +337,13 @@ def abstract_test_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
     'mask': ((size,), jnp.float32),
   }
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
+
+
+def abstract_class_weights(config: ConfigDict) -> jax.ShapeDtypeStruct | None:
+  """Returns the shape of the weights that tests take, if they do."""
+  if not config.data.class_weights:
+    return None
+  return jax.ShapeDtypeStruct((config.data.num_classes,), jnp.float32)
 
 
 def compiler_options(config: ConfigDict, platform: str) -> dict[str, bool | str]:
@@ -379,7 +402,7 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   )
   eval_fn = jax.jit(
     functools.partial(eval_step, config),
-    in_shardings=(placed, split, whole),
+    in_shardings=(placed, split, whole, whole),
     out_shardings=whole,
   )
   options = compiler_options(config, mesh.devices.flat[0].platform)
@@ -388,9 +411,9 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
     options
   )
   sums = no_sums(config)
-  compiled_eval = eval_fn.lower(state, abstract_test_batch(config), sums).compile(
-    options
-  )
+  compiled_eval = eval_fn.lower(
+    state, abstract_test_batch(config), sums, abstract_class_weights(config)
+  ).compile(options)
   zero = jax.device_put(sums, whole)
 
   @functools.cache

@@ -220,6 +220,7 @@ def train(
               state,
               (pipeline.place(batch, test_split, mesh) for batch in test),
               pipeline.class_counts(train_split, subset) if last else None,
+              test_split.class_weights,
             )
           if last and judged_on:
             row |= transfer.evaluate(config, state.variables, judged_on, mesh, skipped)
@@ -312,8 +313,9 @@ def _check_same_images(
     if before.get(name, fingerprint) != fingerprint:
       part = 'training' if name == 'data_fingerprint' else 'test'
       raise UserError(
-        f'the {part} images are not those of {path.parent} until step {saved}; bring the '
-        'old set back, or use another --workdir'
+        f'the {part} images, or what is said of their classes, are not those of '
+        f'{path.parent} until step {saved}; bring the old set back, or use another '
+        '--workdir'
       )
 
 

@@ -49,6 +49,7 @@ def scratch(config: ConfigDict, num_images: int) -> dict[str, Any]:
     'data.num_classes': own.num_classes,
     'data.max_labels': 1,
     'data.hierarchy': '',
+    'data.class_weights': '',
     'data.adapt': True,
     'data.num_images': num_images,
     'transfer.source': '',

@@ -14,6 +14,7 @@ from scaling import config as config_lib
 from scaling.data import (
   adapt,
   array_record,
+  class_weights,
   csv_files,
   digits,
   folder,
@@ -55,6 +56,7 @@ _FIELDS = (
   'num_classes',
   'max_labels',
   'hierarchy',
+  'class_weights',
   'image_size',
   'channels',
   'adapt',
@@ -152,6 +154,9 @@ def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
     train, test = (
       hierarchy.close_split(split, path, data.max_labels) for split in (train, test)
     )
+  if data.class_weights:
+    path = pathlib.Path(data_dir or '.').expanduser() / data.class_weights
+    train, test = (class_weights.weigh(split, path) for split in (train, test))
   return train, test
 
 

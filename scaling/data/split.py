@@ -36,6 +36,7 @@ class Split:
     fingerprint: changes with the content, as far as that is cheap to know.
     where: maps one id to words that find its image, for errors.
     shape: of all images `[H, W, C]`, set beside `images`.
+    class_weights: float32 `[num_classes]` of the weighted metrics, where there are any.
     generate: maps ids, uint32 `[B, 2]` (low and high half), to the images on the device
       that has the ids; set beside `images` where images are computed.
   """
@@ -49,6 +50,7 @@ class Split:
   fingerprint: str
   where: Callable[[int], str] = _by_id
   shape: tuple[int, int, int] | None = None
+  class_weights: NDArray[np.float32] | None = None
   generate: Callable[[Any], Any] | None = None
 
 

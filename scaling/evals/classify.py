@@ -5,8 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from scaling import sharding
 from scaling.step import Program, State
 
 # Training images of the classes in a long tail (Liu et al. 2019, section 4.1): more than
@@ -19,6 +20,7 @@ def evaluate(
   state: State,
   batches: Iterable[dict[str, Any]],
   train_counts: NDArray[np.integer] | None = None,
+  class_weights: ArrayLike | None = None,
 ) -> dict[str, float]:
   """Returns the means over all test images, and how many there were.
 
@@ -33,10 +35,14 @@ def evaluate(
     train_counts: `[num_classes]`, training images of each: adds `test/top1_many`,
       `_medium` and `_few`, the means over classes with more than 100, 20 to 100 and
       fewer than 20, where they differ in that.
+    class_weights: `[num_classes]`, where the config names them: adds the weighted
+      metrics of several labels an image.
   """
+  if class_weights is not None:
+    class_weights = jax.device_put(class_weights, sharding.replicated(program.mesh))
   sums = program.zero_sums
   for batch in batches:
-    before, sums = sums, program.eval_step(state, batch, sums)
+    before, sums = sums, program.eval_step(state, batch, sums, class_weights)
     # One step runs while the next is prepared, no more: an unbounded queue fills a
     # device's memory, and on several CPU devices starves the threads that must meet.
     jax.block_until_ready(before)

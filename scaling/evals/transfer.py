@@ -39,7 +39,8 @@ def target(config: ConfigDict) -> ConfigDict:
   for name in ('source', 'name', 'train_split', 'test_split', 'label_key'):
     data[name] = config.transfer[name]
   data.num_classes = config.transfer.num_classes
-  data.max_labels, data.hierarchy, data.adapt, data.merge_classes = 1, '', True, 1
+  data.max_labels, data.hierarchy, data.class_weights = 1, '', ''
+  data.adapt, data.merge_classes = True, 1
   procedural = data.procedural
   procedural.seed = config.transfer.procedural_seed
   # One true label an image, for it is judged by that, and as many images as a set of

@@ -105,6 +105,20 @@ def test_average_precision_is_of_several_labels():
   config_lib.check(config)
 
 
+def test_weights_of_classes_are_of_several_labels():
+  config = base.get_config()
+  config.checkpoint.best, config.train.loss = 'test/weighted_map100', 'sigmoid'
+  with pytest.raises(UserError, match=r'needs data\.class_weights'):
+    config_lib.check(config)
+  config.data.class_weights = 'weights.csv'
+  config_lib.check(config)
+  config.train.loss, config.checkpoint.best = 'softmax', 'none'
+  with pytest.raises(
+    UserError, match=r'class_weights=weights\.csv .*set train\.loss=sig'
+  ):
+    config_lib.check(config)
+
+
 def test_smoothing_is_refused_with_sigmoid():
   config = base.get_config()
   config.train.loss, config.train.label_smoothing = 'sigmoid', 0.1

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling import models, optim, sharding, step
+from scaling import models, optim, sharding, step, train, trained
 from scaling.data import augment, pipeline, sources
 from scaling.errors import UserError
 from scaling.evals import classify
@@ -398,6 +398,47 @@ def test_an_image_with_several_labels_is_hit_by_any(evaluate_logits):
   positive = sum(logits[i] for row in labels[:5] for i in row if i >= 0)
   expected = 5 * np.logaddexp(0, logits).sum() - positive
   assert found['loss'] == pytest.approx(expected, rel=1e-6)  # a dozen float32 sums
+
+
+def test_classes_weigh_in_the_metrics_of_a_run(tiny_config, tmp_path):
+  fields = {
+    'train.loss': 'sigmoid',
+    'train.steps': 2,
+    'data.num_classes': 4,
+    'data.max_labels': 2,
+    'data.class_weights': 'weights.csv',
+    'checkpoint.best': 'test/weighted_map100',
+  }
+  rows = {}
+  for name, weights in (('apart', (1, 2, 0, 4)), ('alike', (2, 2, 2, 2))):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / 'weights.csv').write_text(
+      ''.join(f'class {i},{weight}\n' for i, weight in enumerate(weights))
+    )
+    config, folder = tiny_config(fields), tmp_path / name
+    rows[name] = train.train(config, folder / 'cell', data_dir=str(folder))
+  alike = rows['alike']
+  assert alike['test/weighted_map100'] == pytest.approx(alike['test/map100'], rel=1e-6)
+  assert alike['test/weighted_precision1'] == pytest.approx(alike['test/top1'])
+
+  _, variables = trained.load(tmp_path / 'apart' / 'cell')
+  _, test = sources.load(config.data, str(tmp_path / 'apart'))
+  ids = np.arange(test.num_images)
+  pixels = augment.normalize(
+    jnp.asarray(test.images(ids)), config.data.mean, config.data.std, jnp.float32
+  )
+  logits = np.asarray(models.build(config).apply(variables, pixels, False)[0])
+  ranked = np.argsort(-logits, axis=1, kind='stable')
+  hits = (test.labels(ids)[:, None] == ranked[:, :, None]).any(2)
+  gains = np.array([1, 2, 0, 4])[ranked] * hits
+  precision = (gains * hits.cumsum(1) / np.arange(1, 5)).sum(1)
+  worth, first = gains.sum(1), np.array([1, 2, 0, 4])[ranked[:, 0]]
+  apart = rows['apart']
+  expected = (precision[worth > 0] / worth[worth > 0]).mean()
+  assert apart['test/weighted_map100'] == pytest.approx(expected)
+  expected = gains[:, 0].sum() / first.sum()
+  assert apart['test/weighted_precision1'] == pytest.approx(expected)
+  assert apart['test/weighted_map100'] != pytest.approx(apart['test/map100'])
 
 
 @pytest.mark.parametrize('name', ['train.batch_size', 'log.eval_batch_size'])
