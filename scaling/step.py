@@ -5,6 +5,7 @@ length, learning rate and seeds are arguments of the compiled step rather than p
 it, so a sweep compiles once per depth.
 """
 
+import concurrent.futures
 import copy
 import dataclasses
 import functools
@@ -387,12 +388,13 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   seconds = -time.monotonic()
   rng = jax.eval_shape(lambda: jax.random.key(0))
   schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
-  state = jax.eval_shape(functools.partial(init, config), rng)
+  draw = jax.jit(functools.partial(init, config))  # traced once, for its shapes too
+  state = jax.eval_shape(draw, rng)
   placed = sharding.by_rule(state, mesh, fsdp)
   apart = jax.eval_shape(models.unstack, state)
   places = sharding.by_rule(apart, mesh, fsdp)
 
-  init_fn = jax.jit(functools.partial(init, config), out_shardings=placed)
+  init_fn = jax.jit(draw, out_shardings=placed)
   logits = sharding.split_logits(mesh) if mesh.shape['model'] > 1 else None
   train_fn = jax.jit(
     functools.partial(train_step, config, logits_sharding=logits),
@@ -406,14 +408,21 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
     out_shardings=whole,
   )
   options = compiler_options(config, mesh.devices.flat[0].platform)
-  compiled_init = init_fn.lower(rng).compile(options)
-  compiled_train = train_fn.lower(state, abstract_batch(config), rng, schedule).compile(
-    options
-  )
   sums = no_sums(config)
-  compiled_eval = eval_fn.lower(
-    state, abstract_test_batch(config), sums, abstract_class_weights(config)
-  ).compile(options)
+  # One is compiled or read from the cache while the next is traced; the longest first.
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    compiled = [
+      pool.submit(fn.lower(*kinds).compile, options)
+      for fn, kinds in (
+        (train_fn, (state, abstract_batch(config), rng, schedule)),
+        (
+          eval_fn,
+          (state, abstract_test_batch(config), sums, abstract_class_weights(config)),
+        ),
+        (init_fn, (rng,)),
+      )
+    ]
+  compiled_train, compiled_eval, compiled_init = (one.result() for one in compiled)
   zero = jax.device_put(sums, whole)
 
   @functools.cache
