@@ -30,7 +30,7 @@ setup(
     'experiments.paper',
     'analysis',
   ],
-  package_data={'analysis': ['*.html', '*.mplstyle']},
+  package_data={'analysis': ['*.html', '*.mplstyle'], 'scaling.models': ['*.cc']},
   install_requires=[
     'absl-py>=2.1',
     'array-record>=0.7',  # the files behind a prepared TFDS set
@@ -60,6 +60,8 @@ setup(
     'bench': ['grain>=0.2.12', 'torch>=2.4'],  # peers of experiments.benchmarks
     'dedup': ['faiss-cpu>=1.9'],  # nearest neighbours, for `scaling dedup`
     'gcs': ['gcsfs>=2024.6'],  # gs://
+    # Convolutions on CPUs for model.ops=onednn; compiled with g++ when first used.
+    'onednn': ['onednn-cpu-gomp>=2023.2', 'onednn-devel-cpu-gomp>=2023.2'],
     'ray': ['ray>=2.60'],  # sweeps on a cluster of Ray
     's3': ['s3fs>=2024.6'],  # s3://
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow

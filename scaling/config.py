@@ -35,7 +35,7 @@ _CHOICES = {
   'model.name': ('resnet', 'bit', 'vit', 'xception'),
   'model.form': ('small', 'imagenet'),
   'model.dtype': ('float32', 'bfloat16'),
-  'model.ops': ('auto', 'native', 'cpu'),
+  'model.ops': ('auto', 'native', 'cpu', 'onednn'),
   'model.positions': ('sincos', 'learnt'),
   'model.pool': ('mean', 'token'),
   'train.loss': ('softmax', 'sigmoid'),

@@ -141,6 +141,8 @@ def count(jaxpr: Any, num_images: int) -> tuple[list[Layer], int, list[int]]:
   shortcuts, pooled = 0, [0, 0]
   trained = set(jaxpr.invars[: len(jaxpr.invars) - num_images])
   for equation, depends, times in _walk(jaxpr, trained, 1):
+    if not equation.outvars:  # what a scan leaves of a call that nobody needs
+      continue
     out = equation.outvars[0]
     if layer := _layer(equation, depends, times):
       layers.append(layer)

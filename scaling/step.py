@@ -6,6 +6,7 @@ it, so a sweep compiles once per depth.
 """
 
 import concurrent.futures
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -410,7 +411,7 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   options = compiler_options(config, mesh.devices.flat[0].platform)
   sums = no_sums(config)
   # One is compiled or read from the cache while the next is traced; the longest first.
-  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+  with _on(mesh), concurrent.futures.ThreadPoolExecutor(3) as pool:
     compiled = [
       pool.submit(fn.lower(*kinds).compile, options)
       for fn, kinds in (
@@ -434,7 +435,9 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
       donate_argnums=0,
     )
     kinds = state, abstract_batch(config), rng, schedule
-    return many.lower(*((kind,) * size for kind in kinds)).compile(options)
+    with _on(mesh):
+      lowered = many.lower(*((kind,) * size for kind in kinds))
+    return lowered.compile(options)
 
   seconds += time.monotonic()
   same = jax.tree.structure(apart) == jax.tree.structure(state)
@@ -456,6 +459,11 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
     zero_sums=zero,
     compile_seconds=seconds,
   )
+
+
+def _on(mesh: Mesh) -> contextlib.AbstractContextManager[None]:
+  """Lets what is traced know the mesh that it is for."""
+  return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
 
 
 def _unchanged(state: State) -> State:

@@ -9,9 +9,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models import cpu_ops, native_ops
+from scaling.models import cpu_ops, native_ops, onednn_ops
 
-OPS: dict[str, ModuleType] = {'native': native_ops, 'cpu': cpu_ops}
+OPS: dict[str, ModuleType] = {
+  'native': native_ops,
+  'cpu': cpu_ops,
+  'onednn': onednn_ops,
+}
 
 
 def choose_ops(name: str, platform: str) -> str:

@@ -1,5 +1,7 @@
 """Counted FLOPs against published numbers and against XLA's own count."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -111,6 +113,21 @@ def test_residual_network_counted_by_hand():
   assert [layer.from_image for layer in network.layers] == [True] + 53 * [False]
   norms = 64 + sum(n * (width // 2 + width) + width for _, width, n in shapes)
   assert network.norm_channels == norms
+
+
+@pytest.mark.parametrize('depth', [14, 20])
+def test_a_scanned_network_costs_what_the_unrolled_one_does(depth):
+  scanned, unrolled = (base.get_config() for _ in range(2))
+  for config in (scanned, unrolled):
+    config.model.depth, config.data.image_size = depth, 8
+  scanned.model.scan = True
+  found, expected = cost.network(scanned), cost.network(unrolled)
+  assert sum(layer.train_flops for layer in found.layers) == sum(
+    layer.train_flops for layer in expected.layers
+  )
+  assert dataclasses.replace(found, layers=()) == dataclasses.replace(
+    expected, layers=()
+  )
 
 
 def test_a_scan_counts_each_of_its_trips():

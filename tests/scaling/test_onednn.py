@@ -1,0 +1,194 @@
+"""Convolutions by oneDNN: equal to XLA's, over devices too, and to themselves resumed."""
+
+import concurrent.futures
+import importlib.metadata
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from runs import SCHEDULE, assert_same_run, rows_of, stop_after
+
+from scaling import sharding
+from scaling.errors import Stopped, UserError
+from scaling.models import native_ops, onednn_ops
+from scaling.packing import Pack
+from scaling.train import train
+
+CONVS = [
+  # size of the images, channels in and out, kernel, stride, images
+  ((8, 8), 16, 16, 3, 1, 8),
+  ((9, 7), 3, 8, 3, 1, 4),
+  ((9, 7), 8, 5, 3, 2, 3),
+  ((1, 1), 8, 4, 3, 2, 2),
+  ((9, 8), 8, 12, 1, 2, 4),
+  ((5, 7), 4, 3, 1, 3, 2),
+  ((16, 15), 3, 8, 7, 2, 4),
+  ((9, 7), 4, 3, 3, 4, 2),
+  ((6, 6), 65, 66, 3, 1, 2),
+]
+# As in test_ops: another order of sums, and in bfloat16 one unit of rounding.
+TOLERANCE = {'float32': 1e-5, 'bfloat16': 2**-6}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _installed():
+  try:
+    onednn_ops.build()
+  except UserError as error:
+    pytest.skip(str(error))
+
+
+def draw(seed, *shapes, dtype='float32'):
+  rng = np.random.default_rng(seed)
+  return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+
+
+def pulled_back(ops, x, kernel, grad, stride=1):
+  y, pull = jax.vjp(lambda *both: ops.conv(*both, stride), x, kernel)
+  return y, *pull(grad.astype(y.dtype))
+
+
+def assert_close(actual, expected, tolerance):
+  for a, b in zip(actual, expected, strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    a, b = np.asarray(a, 'float64'), np.asarray(b, 'float64')
+    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize('dtype', list(TOLERANCE))
+@pytest.mark.parametrize('shape', CONVS)
+def test_convolutions_and_their_gradients_are_equal(shape, dtype):
+  image, num_in, num_out, size, stride, count = shape
+  x, kernel = draw(
+    0, (count, *image, num_in), (size, size, num_in, num_out), dtype=dtype
+  )
+  out = native_ops.conv(x, kernel, stride).shape
+  (grad,) = draw(1, out, dtype=dtype)
+  ours, native = (
+    jax.jit(pulled_back, static_argnums=(0, 4))(ops, x, kernel, grad, stride)
+    for ops in (onednn_ops, native_ops)
+  )
+  assert_close(ours, native, TOLERANCE[dtype])
+
+
+def test_without_bfloat16_in_hardware_it_is_computed_in_float32(monkeypatch):
+  monkeypatch.setattr(onednn_ops, '_has_bfloat16', lambda: False)
+  inputs = draw(0, (2, 6, 6, 8), (3, 3, 8, 4), (2, 6, 6, 4), dtype='bfloat16')
+  text = jax.jit(pulled_back, static_argnums=0).lower(onednn_ops, *inputs).as_text()
+  calls = [line for line in text.splitlines() if onednn_ops._TARGET in line]
+  assert len(calls) == 3
+  assert not any('bf16' in line for line in calls)
+  ours, native = (pulled_back(ops, *inputs) for ops in (onednn_ops, native_ops))
+  assert_close(ours, native, TOLERANCE['bfloat16'])
+
+
+def test_float64_is_left_to_the_other_form():
+  with jax.enable_x64(True):
+    inputs = draw(0, (2, 5, 5, 4), (3, 3, 4, 3), (2, 5, 5, 3), dtype='float64')
+    ours, native = (pulled_back(ops, *inputs) for ops in (onednn_ops, native_ops))
+    assert_close(ours, native, 1e-12)
+
+
+def test_each_device_convolves_its_own_images():
+  mesh = sharding.make_mesh()
+  assert mesh.shape['data'] == 4
+  inputs = draw(2, (16, 8, 8, 8), (3, 3, 8, 6), (16, 8, 8, 6))
+  whole, split = sharding.replicated(mesh), sharding.split_batch(mesh)
+  function = jax.jit(
+    lambda *arrays: pulled_back(onednn_ops, *arrays),
+    in_shardings=(split, whole, split),
+    out_shardings=(split, split, whole),
+  )
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    compiled = function.lower(*inputs).compile()
+  text = compiled.as_text()
+  assert text.count('all-reduce(') == 1  # of the kernel's gradient
+  assert 'all-gather' not in text
+  assert_close(
+    compiled(*inputs), pulled_back(native_ops, *inputs), TOLERANCE['float32']
+  )
+
+
+def test_cells_that_are_packed_have_kernels_of_their_own():
+  inputs = draw(3, (3, 4, 6, 6, 8), (3, 3, 3, 8, 5), (3, 4, 6, 6, 5))
+  ours = jax.jit(jax.vmap(lambda *each: pulled_back(onednn_ops, *each)))(*inputs)
+  for i in range(3):
+    expected = pulled_back(native_ops, *(array[i] for array in inputs))
+    assert_close([each[i] for each in ours], expected, TOLERANCE['float32'])
+
+
+@pytest.fixture(scope='module')
+def config(tiny_config):
+  return tiny_config(SCHEDULE | {'model.ops': 'onednn', 'train.ema_decay': 0.9})
+
+
+@pytest.fixture(scope='module')
+def undisturbed(config, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  train(config, workdir)
+  return workdir
+
+
+def test_a_run_stopped_and_resumed_ends_equal(config, undisturbed, tmp_path):
+  for calls in (5, 2):
+    with pytest.raises(Stopped):
+      train(config, tmp_path, should_stop=stop_after(calls))
+  train(config, tmp_path)
+  assert_same_run(config, tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize('scan', [False, True])
+def test_a_run_is_that_of_the_other_forms(scan, tiny_config, tmp_path):
+  for ops in ('onednn', 'native'):
+    fields = {'model.ops': ops, 'model.scan': scan, 'model.depth': 14}
+    train(tiny_config(SCHEDULE | fields), tmp_path / ops)
+  found, expected = (rows_of(tmp_path / ops) for ops in ('onednn', 'native'))
+  for row, other in zip(found, expected, strict=True):
+    # Twelve float32 updates.
+    assert row == pytest.approx(other, rel=1e-3, abs=1e-3)
+
+
+def test_two_cells_are_trained_side_by_side(config, undisturbed, tmp_path):
+  pack, other = Pack(2), config.copy_and_resolve_references()
+  other.seed = 7
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    futures = [
+      pool.submit(train, each, tmp_path / str(each.seed), pack=pack)
+      for each in (config, other)
+    ]
+    [future.result() for future in futures]
+  rows = rows_of(tmp_path / str(config.seed))
+  for row, expected in zip(rows, rows_of(undisturbed), strict=True):
+    assert row == pytest.approx(expected, rel=1e-3, abs=1e-3)
+
+
+def test_it_is_built_once_and_by_several_at_a_time(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  with concurrent.futures.ThreadPoolExecutor(3) as pool:
+    paths = set(pool.map(lambda _: onednn_ops.build(), range(3)))
+  (path,) = paths
+  assert list((tmp_path / 'scaling').iterdir()) == [path]  # nothing is left behind
+  written = path.stat().st_mtime_ns
+  assert onednn_ops.build() == path
+  assert path.stat().st_mtime_ns == written
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  monkeypatch.setenv('CXX', 'g++ -include absent.h')
+  with pytest.raises(UserError, match=r'compiled by g\+\+ -include absent.h: .*absent'):
+    onednn_ops.build()
+  monkeypatch.delenv('CXX')
+  monkeypatch.setenv('PATH', str(tmp_path))
+  with pytest.raises(
+    UserError, match=r'needs a C\+\+ compiler .*apt-get install g\+\+'
+  ):
+    onednn_ops.build()
+
+  def absent(name):
+    raise importlib.metadata.PackageNotFoundError(name)
+
+  monkeypatch.setattr(importlib.metadata, 'files', absent)
+  with pytest.raises(UserError, match=r"pip install 'scaling\[onednn\]'"):
+    onednn_ops.build()
