@@ -1,4 +1,4 @@
-"""Training steps to time: ours in both forms, and PyTorch's. One process for each.
+"""Training steps to time: ours in its three forms, and PyTorch's. One process for each.
 
 Started as `python -m experiments.benchmarks.contenders CORES NAME NET DTYPE BATCH`.
 Prints one JSON line when the step is compiled; then, for each number it reads, makes
@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from experiments.benchmarks.nets import NETS, make_config
 
-NAMES = ('ours', 'flax', 'torch', 'torch.compile')
+OPS = {'ours': 'auto', 'onednn': 'onednn', 'flax': 'native'}  # ours, by model.ops
+NAMES = (*OPS, 'torch', 'torch.compile')
 
 
 def jax_step(config: ConfigDict) -> tuple[Callable[[], None], float]:
@@ -86,9 +87,8 @@ def main(argv: list[str]) -> int:
       NETS[net], dtype, int(batch_size), compiled=name == 'torch.compile'
     )
   else:
-    ops = 'native' if name == 'flax' else 'auto'
-    config = make_config(NETS[net], dtype, int(batch_size), ops)
-    if name == 'ours':
+    config = make_config(NETS[net], dtype, int(batch_size), OPS[name])
+    if name != 'flax':
       from scaling import sharding
 
       sharding.use_cores(int(cores), [int(batch_size)])

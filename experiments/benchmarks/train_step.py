@@ -1,5 +1,8 @@
 """Times the training step of ResNets: ours, plain Flax, PyTorch eager and compiled.
 
+Ours as it is by itself, and with the convolutions of oneDNN (model.ops=onednn) where
+they are installed: `pip install '.[onednn]'`.
+
   python -m experiments.benchmarks.train_step --out=train_step.json
 
 Forward and backward pass, SGD with momentum and weight decay. Each contender is a
