@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import cost, optim, processes, sharding, speed, step
+from scaling import cost, models, optim, processes, sharding, speed, step
 from scaling.data import pipeline, sources, stages
 from scaling.data.prefetch import Prefetch
 
@@ -49,6 +49,7 @@ class Measured:
     copy_bytes: bytes/s read and written by scaling a large array.
     faults_per_step: pages that the kernel mapped during a step.
     fault_seconds: that one costs.
+    ops: the form of a ResNet's layers, one of `model.ops`; empty for other networks.
     peak_bytes: of memory, so far.
   """
 
@@ -66,6 +67,7 @@ class Measured:
   copy_bytes: float
   faults_per_step: float
   fault_seconds: float
+  ops: str
   peak_bytes: int
 
 
@@ -136,6 +138,9 @@ def measure(
     fed_seconds = _median(lambda i: update(next(batches)), num_steps)
 
   say('the machine by itself')
+  ops = ''
+  if config.model.name == 'resnet':
+    ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   return Measured(
     num_devices=mesh.devices.size,
     num_cores=processes.num_cores(),
@@ -151,6 +156,7 @@ def measure(
     copy_bytes=_copy_bytes(),
     faults_per_step=faults,
     fault_seconds=_fault_seconds(),
+    ops=ops,
     peak_bytes=speed.peak_bytes(mesh.devices.flat[0]),
   )
 

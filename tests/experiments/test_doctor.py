@@ -26,6 +26,7 @@ BASE = perf.Measured(
   faults_per_step=10.0,
   fault_seconds=1e-6,
   peak_bytes=1 << 30,
+  ops='',
 )
 
 
@@ -55,6 +56,8 @@ def test_use_of_the_device_is_told_against_its_matrix_product():
   assert '90 GFLOP/s, 90% of what' in first()[1]
   assert 'Only fewer FLOPs' in first()[1]
   assert 'bfloat16' in first(flops_per_step=1e9)[1]
+  assert 'onednn' not in first()[1]
+  assert 'model.ops=onednn' in first(ops='cpu')[1]
 
 
 seconds = st.floats(1e-6, 1e3)
