@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from scaling.errors import UserError
 from scaling.models import cpu_ops, native_ops, onednn_ops
 
 OPS: dict[str, ModuleType] = {
@@ -19,7 +20,15 @@ OPS: dict[str, ModuleType] = {
 
 
 def choose_ops(name: str, platform: str) -> str:
-  """Returns which of `OPS` the field `model.ops` stands for on a platform."""
+  """Returns which of `OPS` the field `model.ops` stands for on a platform.
+
+  Raises:
+    UserError: for oneDNN on other devices than CPUs.
+  """
+  if name == 'onednn' and platform != 'cpu':
+    raise UserError(
+      f'model.ops=onednn is for CPUs, and this is a {platform}; use model.ops=auto'
+    )
   if name != 'auto':
     return name
   return 'cpu' if platform == 'cpu' else 'native'

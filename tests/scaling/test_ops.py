@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from configs import base
 from scaling import models, sharding
+from scaling.errors import UserError
 from scaling.models import cpu_ops, native_ops
 from scaling.models.layers import choose_ops
 
@@ -299,4 +300,9 @@ def test_forms_are_chosen_by_platform_unless_named():
     'native',
     'native',
   ]
-  assert [choose_ops(n, 'cpu') for n in ('native', 'cpu')] == ['native', 'cpu']
+  names = ['native', 'cpu', 'onednn']
+  assert [choose_ops(name, 'cpu') for name in names] == names
+  with pytest.raises(
+    UserError, match=r'for CPUs, and this is a tpu; use model\.ops=auto'
+  ):
+    choose_ops('onednn', 'tpu')
