@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 import scaling
-from scaling import cost, step
+from scaling import cost, processes, step
 from scaling.data.split import fingerprint
 from scaling.step import Program
 
@@ -48,9 +48,9 @@ def git_commit() -> str | None:
 
 
 @functools.cache
-def versions() -> dict[str, str]:
-  """Returns the installed version of each package that results rest on."""
-  found = {name: importlib.metadata.version(name) for name in _PACKAGES}
+def versions(more: tuple[str, ...] = ()) -> dict[str, str]:
+  """Returns the installed version of each package that results rest on, and of more."""
+  found = {name: importlib.metadata.version(name) for name in (*_PACKAGES, *more)}
   return {'scaling': scaling.__version__, **found}
 
 
@@ -77,10 +77,11 @@ def make(
   return {
     'version': 1,
     'git_commit': git_commit(),
-    'versions': versions(),
+    'versions': versions(('onednn-cpu-gomp',) if config.model.ops == 'onednn' else ()),
     'python': platform.python_version(),
     'device_kind': devices.flat[0].device_kind,
     'num_devices': devices.size,
+    'num_cores': processes.num_cores(),
     'mesh': dict(program.mesh.shape),
     'fsdp': program.fsdp,
     'cells_at_once': cells_at_once,

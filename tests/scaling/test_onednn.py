@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import importlib.metadata
+import json
 
 import jax
 import jax.numpy as jnp
@@ -136,6 +137,8 @@ def test_a_run_stopped_and_resumed_ends_equal(config, undisturbed, tmp_path):
       train(config, tmp_path, should_stop=stop_after(calls))
   train(config, tmp_path)
   assert_same_run(config, tmp_path, undisturbed)
+  manifest = json.loads((tmp_path / 'manifest.json').read_text())
+  assert 'onednn-cpu-gomp' in manifest['versions']
 
 
 @pytest.mark.parametrize('scan', [False, True])
