@@ -1,6 +1,5 @@
 """What each class counts in the weighted metrics, from a file."""
 
-import csv
 import dataclasses
 import math
 import pathlib
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scaling import config as config_lib
+from scaling.data import pairs
 from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
 
@@ -25,30 +25,20 @@ def read(path: pathlib.Path, names: Sequence[str]) -> NDArray[np.float32]:
 
   Raises:
     UserError: for a file that cannot be read or has no weight above 0, and naming the
-      line that is no class and weight.
+      line that is no class and its weight.
   """
   ids = {name: i for i, name in enumerate(names)}
-  try:
-    with path.open(encoding='utf-8', newline='') as file:
-      rows = list(csv.reader(file))
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'data.class_weights: {path} cannot be read ({error})') from error
   weights: dict[int, float] = {}
-  for number, row in enumerate(rows, start=1):
-    if not row or (number == 1 and row == ['class', 'weight']):
-      continue
-    if len(row) != 2 or (weight := _number(row[1])) is None:
+  for where, (name, text) in pairs.read(path, 'data.class_weights', 'class,weight'):
+    if name not in ids:
       raise UserError(
-        f'{path}, line {number}: {row} is no class and weight of 0 or more'
+        f'{where}: {name!r} is no class of the set.' + config_lib.suggest(name, ids)
       )
-    if row[0] not in ids:
-      raise UserError(
-        f'{path}, line {number}: {row[0]!r} is no class of the set.'
-        + config_lib.suggest(row[0], ids)
-      )
-    if ids[row[0]] in weights:
-      raise UserError(f'{path}, line {number}: {row[0]!r} has a weight already')
-    weights[ids[row[0]]] = weight
+    if ids[name] in weights:
+      raise UserError(f'{where}: {name!r} has a weight already')
+    if (weight := _number(text)) is None:
+      raise UserError(f'{where}: {text!r} is no weight of 0 or more')
+    weights[ids[name]] = weight
   if not any(weights.values()):
     raise UserError(f'{path} has no class with a weight above 0')
   found = np.zeros(len(names), np.float32)

@@ -4,7 +4,6 @@ The 2017 labels came with a hierarchy of classes, and an image of a class counts
 class above it. Classes may have several parents.
 """
 
-import csv
 import dataclasses
 import pathlib
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from scaling import config as config_lib
+from scaling.data import pairs
 from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
 
@@ -32,12 +32,12 @@ def ancestors(
   Raises:
     UserError: for an id that is no class, and for classes above themselves.
   """
-  pairs = np.asarray(links, np.int64).reshape(-1, 2)
-  wrong = pairs[(pairs < 0) | (pairs >= num_classes)]
+  edges = np.asarray(links, np.int64).reshape(-1, 2)
+  wrong = edges[(edges < 0) | (edges >= num_classes)]
   if wrong.size:
     raise UserError(f'the class hierarchy names {wrong[0]}, of {num_classes} classes')
   parents: list[list[int]] = [[] for _ in range(num_classes)]
-  for child, parent in pairs.tolist():
+  for child, parent in edges.tolist():
     parents[child].append(parent)
 
   above: list[set[int] | None] = [None] * num_classes
@@ -117,24 +117,14 @@ def read_links(path: pathlib.Path, names: Sequence[str]) -> list[tuple[int, int]
       classes.
   """
   ids = {name: i for i, name in enumerate(names)}
-  try:
-    with path.open(encoding='utf-8', newline='') as file:
-      rows = list(csv.reader(file))
-  except (OSError, UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f'data.hierarchy: {path} cannot be read ({error})') from error
   links = []
-  for number, row in enumerate(rows, start=1):
-    if not row or (number == 1 and row == ['child', 'parent']):
-      continue
-    if len(row) != 2:
-      raise UserError(f'{path}, line {number}: {row} is no pair child,parent')
-    for name in row:
+  for where, pair in pairs.read(path, 'data.hierarchy', 'child,parent'):
+    for name in pair:
       if name not in ids:
         raise UserError(
-          f'{path}, line {number}: {name!r} is no class of the set.'
-          + config_lib.suggest(name, ids)
+          f'{where}: {name!r} is no class of the set.' + config_lib.suggest(name, ids)
         )
-    links.append((ids[row[0]], ids[row[1]]))
+    links.append((ids[pair[0]], ids[pair[1]]))
   return links
 
 
