@@ -29,7 +29,7 @@ from experiments import ledger, sweep
 from experiments import orders as orders_lib
 from experiments.orders import Orders
 from experiments.watchdog import HUNG, watchdog
-from scaling import metrics
+from scaling import files, metrics
 from scaling.errors import DivergedError, Stopped, StorageError, UserError
 
 if TYPE_CHECKING:
@@ -358,8 +358,7 @@ def use_compilation_cache() -> None:
   import jax
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-    jax.config.update('jax_compilation_cache_dir', f'{home}/scaling/jax')
+    jax.config.update('jax_compilation_cache_dir', str(files.cache_folder() / 'jax'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
 

@@ -1,9 +1,15 @@
-"""Files that are replaced at once."""
+"""Files that are replaced at once, and the folder of what can be made again."""
 
 import contextlib
 import os
 import pathlib
 from collections.abc import Iterator
+
+
+def cache_folder() -> pathlib.Path:
+  """Returns where this user keeps what can be made again: programs and indices."""
+  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
+  return pathlib.Path(home) / 'scaling'
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

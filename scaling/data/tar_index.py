@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling import files
 from scaling.errors import UserError
 
 LOG = logging.getLogger('scaling')
@@ -33,9 +34,8 @@ def home_of(fs: Any, folder: str, prefix: str, label_key: str) -> pathlib.Path:
   beside = pathlib.Path(folder) / name
   if 'file' in fs.protocol and (beside.exists() or os.access(folder, os.W_OK)):
     return beside
-  cache = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
   url = hashlib.sha256(fs.unstrip_protocol(folder).encode()).hexdigest()[:16]
-  return pathlib.Path(cache) / 'scaling' / 'index' / url / name
+  return files.cache_folder() / 'index' / url / name
 
 
 def write(home: pathlib.Path, fs: Any, sizes: dict[str, int], label_key: str) -> None:

@@ -67,13 +67,18 @@ def _windows(x, size: tuple[int, int], stride: int, rows: int, columns: int):
 
 
 @functools.cache
-def _has_amx() -> bool:
-  """Returns whether this CPU multiplies bfloat16 matrices in hardware."""
+def cpu_flags() -> frozenset[str]:
+  """Returns what the kernel says that this CPU can do; nothing where it does not."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as file:
-      return 'amx_bf16' in file.read()
+      return frozenset(file.read().split())
   except OSError:
-    return False
+    return frozenset()
+
+
+def _has_amx() -> bool:
+  """Returns whether this CPU multiplies bfloat16 matrices in hardware."""
+  return 'amx_bf16' in cpu_flags()
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, stride: int, pads) -> jax.Array:

@@ -3,18 +3,11 @@
 For CPUs with AVX-512, where XLA's own convolutions reach half of the machine in float32
 and a quarter in bfloat16 (docs/performance.md). Optional: `pip install
 'scaling[onednn]'` brings the library, and what stands between it and XLA, onednn.cc, is
-compiled when it is first used and kept beside the compiled programs.
+compiled when it is first used, see `onednn`.
 """
 
 import ctypes
 import functools
-import hashlib
-import importlib.metadata
-import os
-import pathlib
-import shutil
-import subprocess
-import tempfile
 
 import jax
 import jax.numpy as jnp
@@ -22,83 +15,24 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from scaling import processes
-from scaling.errors import UserError
-from scaling.models import cpu_ops
+from scaling.models import cpu_ops, onednn
 
 batch_norm, max_pool = cpu_ops.batch_norm, cpu_ops.max_pool
 
-_SOURCE = pathlib.Path(__file__).with_name('onednn.cc')
-_PACKAGE = 'onednn-devel-cpu-gomp'
 _TARGET = 'scaling_onednn_convolve'
 _FORWARD, _BY_IMAGES, _BY_KERNEL = range(3)
 
 
-def build() -> pathlib.Path:
-  """Returns the compiled library, from the cache when it has it.
-
-  Raises:
-    UserError: without oneDNN, without a compiler, and with what that says.
-  """
-  headers = [
-    file.locate()
-    for file in _files(_PACKAGE)
-    if file.as_posix().endswith('include/dnnl.hpp')
-  ]
-  if not headers:
-    raise UserError("model.ops=onednn needs oneDNN: pip install 'scaling[onednn]'")
-  root = pathlib.Path(str(headers[0])).resolve().parents[1]
-  compiler = os.environ.get('CXX') or shutil.which('g++') or shutil.which('c++')
-  if not compiler:
-    raise UserError(
-      'model.ops=onednn needs a C++ compiler once: apt-get install g++, or CXX=PATH'
-    )
-  command = [
-    *compiler.split(), '-O2', '-std=c++17', '-w', '-shared', '-fPIC', '-fopenmp',
-    f'-I{jax.ffi.include_dir()}', f'-I{root}/include', str(_SOURCE),
-    f'-L{root}/lib', f'-Wl,-rpath,{root}/lib', '-ldnnl',
-  ]  # fmt: skip
-  about = [*command, _SOURCE.read_text(encoding='utf-8'), jax.__version__]
-  about.append(importlib.metadata.version(_PACKAGE))
-  digest = hashlib.sha256('\0'.join(about).encode()).hexdigest()[:16]
-  home = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  library = pathlib.Path(home) / 'scaling' / f'onednn-{digest}.so'
-  if not library.exists():
-    library.parent.mkdir(parents=True, exist_ok=True)
-    # Under another name first: several workers may build it at once.
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-      new = pathlib.Path(folder) / library.name
-      done = subprocess.run(
-        [*command, '-o', str(new)], capture_output=True, text=True, check=False
-      )
-      if done.returncode:
-        said = (done.stderr.strip().splitlines() or ['no reason given'])[0]
-        raise UserError(f'model.ops=onednn could not be compiled by {compiler}: {said}')
-      os.replace(new, library)
-  return library
-
-
-def _files(package: str) -> list[importlib.metadata.PackagePath]:
-  try:
-    return importlib.metadata.files(package) or []
-  except importlib.metadata.PackageNotFoundError:
-    return []
-
-
 @functools.cache
 def _register() -> None:
-  library = ctypes.CDLL(str(build()))
+  library = ctypes.CDLL(str(onednn.build()))
   handler = jax.ffi.pycapsule(library.ScalingConvolve)
   jax.ffi.register_ffi_target(_TARGET, handler, platform='cpu')
 
 
-@functools.cache
 def _has_bfloat16() -> bool:
   """Returns whether this CPU multiplies bfloat16 in hardware, as oneDNN would."""
-  try:
-    flags = pathlib.Path('/proc/cpuinfo').read_text(encoding='utf-8')
-  except OSError:
-    return False
-  return 'avx512_bf16' in flags or 'amx_bf16' in flags
+  return not cpu_ops.cpu_flags().isdisjoint(('avx512_bf16', 'amx_bf16'))
 
 
 def _call(direction, first, second, stride, shape, dtype):
@@ -153,7 +87,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   So are images smaller than the kernel, of which oneDNN 3.2 reads more than there is.
 
   Raises:
-    UserError: see `build`.
+    UserError: see `onednn.build`.
   """
   small = min(x.shape[1:3]) < kernel.shape[0]
   if small or x.dtype not in (jnp.float32, jnp.bfloat16):

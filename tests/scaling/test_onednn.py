@@ -12,7 +12,7 @@ from runs import SCHEDULE, assert_same_run, rows_of, stop_after
 
 from scaling import sharding
 from scaling.errors import Stopped, UserError
-from scaling.models import native_ops, onednn_ops
+from scaling.models import native_ops, onednn, onednn_ops
 from scaling.packing import Pack
 from scaling.train import train
 
@@ -35,7 +35,7 @@ TOLERANCE = {'float32': 1e-5, 'bfloat16': 2**-6}
 @pytest.fixture(scope='module', autouse=True)
 def _installed():
   try:
-    onednn_ops.build()
+    onednn.build()
   except UserError as error:
     pytest.skip(str(error))
 
@@ -169,11 +169,11 @@ def test_two_cells_are_trained_side_by_side(config, undisturbed, tmp_path):
 def test_it_is_built_once_and_by_several_at_a_time(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   with concurrent.futures.ThreadPoolExecutor(3) as pool:
-    paths = set(pool.map(lambda _: onednn_ops.build(), range(3)))
+    paths = set(pool.map(lambda _: onednn.build(), range(3)))
   (path,) = paths
   assert list((tmp_path / 'scaling').iterdir()) == [path]  # nothing is left behind
   written = path.stat().st_mtime_ns
-  assert onednn_ops.build() == path
+  assert onednn.build() == path
   assert path.stat().st_mtime_ns == written
 
 
@@ -181,17 +181,17 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
   monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
   monkeypatch.setenv('CXX', 'g++ -include absent.h')
   with pytest.raises(UserError, match=r'compiled by g\+\+ -include absent.h: .*absent'):
-    onednn_ops.build()
+    onednn.build()
   monkeypatch.delenv('CXX')
   monkeypatch.setenv('PATH', str(tmp_path))
   with pytest.raises(
     UserError, match=r'needs a C\+\+ compiler .*apt-get install g\+\+'
   ):
-    onednn_ops.build()
+    onednn.build()
 
   def absent(name):
     raise importlib.metadata.PackageNotFoundError(name)
 
   monkeypatch.setattr(importlib.metadata, 'files', absent)
   with pytest.raises(UserError, match=r"pip install 'scaling\[onednn\]'"):
-    onednn_ops.build()
+    onednn.build()
