@@ -30,7 +30,7 @@ setup(
     'experiments.paper',
     'analysis',
   ],
-  package_data={'analysis': ['*.html', '*.mplstyle'], 'scaling.models': ['*.cc']},
+  package_data={'analysis': ['*.html', '*.mplstyle'], 'scaling.models': ['cc/*']},
   install_requires=[
     'absl-py>=2.1',
     'array-record>=0.7',  # the files behind a prepared TFDS set

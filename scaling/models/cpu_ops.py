@@ -113,7 +113,7 @@ def _convolve_by_taps(x, kernel, stride, pads):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   """See `native_ops.conv`."""
-  size = kernel.shape[0]
+  size, kernel = kernel.shape[0], kernel.astype(x.dtype)
   if size > 1:
     return _convolve(x, kernel, stride, ((size // 2, size // 2),) * 2)
   x = x[:, ::stride, ::stride]
@@ -127,11 +127,12 @@ def _conv_forward(x, kernel, stride):
 
 def _conv_backward(stride, saved, grad):
   x, kernel = saved
+  dtype, kernel = kernel.dtype, kernel.astype(x.dtype)
   if kernel.shape[0] > 1:
     # The compiler drops the first one where nobody asks for it: at the images.
     return (
       _image_gradient(kernel, grad, stride, x.shape),
-      _kernel_gradient(x, grad, stride, kernel.shape[0]).astype(kernel.dtype),
+      _kernel_gradient(x, grad, stride, kernel.shape[0]).astype(dtype),
     )
   seen = x[:, ::stride, ::stride]
   by_image = _dot(_rows(grad), kernel[0, 0], (1, 1)).astype(x.dtype).reshape(seen.shape)
@@ -142,7 +143,7 @@ def _conv_backward(stride, saved, grad):
     ]
     zero = jnp.zeros((), x.dtype)
     by_image = lax.pad(by_image, zero, ((0, 0, 0), *edges, (0, 0, 0)))
-  by_kernel = _outer(_rows(seen), _rows(grad)).astype(kernel.dtype)
+  by_kernel = _outer(_rows(seen), _rows(grad)).astype(dtype)
   return by_image, by_kernel[None, None]
 
 

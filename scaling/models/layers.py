@@ -80,8 +80,7 @@ class Conv(nn.Module):
   def __call__(self, x: jax.Array) -> jax.Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
     kernel = self.param('kernel', he_normal, shape, jnp.float32)
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return OPS[self.ops].conv(x, kernel, self.stride)
+    return OPS[self.ops].conv(x.astype(self.dtype), kernel, self.stride)
 
 
 class BatchNorm(nn.Module):

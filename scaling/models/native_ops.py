@@ -16,7 +16,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
 
   Args:
     x: `[B, H, W, C]`.
-    kernel: `[size, size, C, F]` of the same dtype; the size is odd.
+    kernel: `[size, size, C, F]`; the size is odd. Rounded to the dtype of x.
     stride: of both axes.
 
   Returns:
@@ -25,7 +25,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   pad = kernel.shape[0] // 2
   return lax.conv_general_dilated(
     x,
-    kernel,
+    kernel.astype(x.dtype),
     (stride, stride),
     ((pad, pad), (pad, pad)),
     dimension_numbers=('NHWC', 'HWIO', 'NHWC'),

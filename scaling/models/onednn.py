@@ -1,6 +1,7 @@
-"""Compiles what stands between oneDNN and XLA, onednn.cc, once for each version of both.
+"""Compiles the custom calls of `onednn_ops`, C++ in the folder cc.
 
-It is kept beside the compiled programs.
+Once for each version of oneDNN and JAX and each kind of CPU; what comes out is kept beside
+the compiled programs.
 """
 
 import hashlib
@@ -15,8 +16,9 @@ import jax
 
 from scaling import files
 from scaling.errors import UserError
+from scaling.models import cpu_ops
 
-_SOURCE = pathlib.Path(__file__).with_name('onednn.cc')
+_FOLDER = pathlib.Path(__file__).with_name('cc')
 _PACKAGE = 'onednn-devel-cpu-gomp'
 
 
@@ -39,13 +41,16 @@ def build() -> pathlib.Path:
     raise UserError(
       'model.ops=onednn needs a C++ compiler once: apt-get install g++, or CXX=PATH'
     )
+  sources = sorted(_FOLDER.iterdir())
   command = [
-    *compiler.split(), '-O2', '-std=c++17', '-w', '-shared', '-fPIC', '-fopenmp',
-    f'-I{jax.ffi.include_dir()}', f'-I{root}/include', str(_SOURCE),
+    *compiler.split(), '-O3', '-march=native', '-fno-trapping-math', '-std=c++17', '-w',
+    '-shared', '-fPIC', '-fopenmp', f'-I{jax.ffi.include_dir()}', f'-I{root}/include',
+    *(str(path) for path in sources if path.suffix == '.cc'),
     f'-L{root}/lib', f'-Wl,-rpath,{root}/lib', '-ldnnl',
   ]  # fmt: skip
-  about = [*command, _SOURCE.read_text(encoding='utf-8'), jax.__version__]
-  about.append(importlib.metadata.version(_PACKAGE))
+  about = [*command, *(path.read_text(encoding='utf-8') for path in sources)]
+  about += [jax.__version__, importlib.metadata.version(_PACKAGE)]
+  about += sorted(cpu_ops.cpu_flags())  # what "native" stands for
   digest = hashlib.sha256('\0'.join(about).encode()).hexdigest()[:16]
   library = files.cache_folder() / f'onednn-{digest}.so'
   if not library.exists():

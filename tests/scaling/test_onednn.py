@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN: equal to XLA's, over devices too, and to themselves resumed."""
+"""Custom calls of the CPU: equal to XLA's, over devices too, and to themselves resumed."""
 
 import concurrent.futures
 import importlib.metadata
@@ -13,6 +13,7 @@ from runs import SCHEDULE, assert_same_run, rows_of, stop_after
 from scaling import sharding
 from scaling.errors import Stopped, UserError
 from scaling.models import native_ops, onednn, onednn_ops
+from scaling.models.layers import BatchNorm
 from scaling.packing import Pack
 from scaling.train import train
 
@@ -77,17 +78,125 @@ def test_without_bfloat16_in_hardware_it_is_computed_in_float32(monkeypatch):
   monkeypatch.setattr(onednn_ops, '_has_bfloat16', lambda: False)
   inputs = draw(0, (2, 6, 6, 8), (3, 3, 8, 4), (2, 6, 6, 4), dtype='bfloat16')
   text = jax.jit(pulled_back, static_argnums=0).lower(onednn_ops, *inputs).as_text()
-  calls = [line for line in text.splitlines() if onednn_ops._TARGET in line]
+  calls = [line for line in text.splitlines() if 'scaling_onednn_Convolve' in line]
   assert len(calls) == 3
   assert not any('bf16' in line for line in calls)
   ours, native = (pulled_back(ops, *inputs) for ops in (onednn_ops, native_ops))
   assert_close(ours, native, TOLERANCE['bfloat16'])
 
 
+def norm_pulled_back(ops, x, scale, bias, shortcut, grads, relu=True):
+  def norm(*inputs):
+    return ops.batch_norm(*inputs, relu, 1e-5)
+
+  # Gradients of the running statistics too: nobody uses them, but they are promised.
+  y, pull = jax.vjp(norm, x, scale, bias, shortcut)
+  return *y, *jax.tree.leaves(pull((grads[0].astype(x.dtype), *grads[1:])))
+
+
+def draw_norm(shape, dtype, shortcut=True):
+  x, other = draw(0, shape, shape, dtype=dtype)
+  scale, bias, *grads = draw(1, *[shape[-1:]] * 2, shape, *[shape[-1:]] * 2)
+  return 3 * x + 1, scale, bias, other if shortcut else None, grads
+
+
+@pytest.mark.parametrize('relu', [False, True])
+@pytest.mark.parametrize('shortcut', [False, True])
+@pytest.mark.parametrize('dtype', list(TOLERANCE))
+@pytest.mark.parametrize(
+  # Rows joined eight, four and no times; a row of more numbers than a vector has.
+  'shape',
+  [(8, 6, 6, 16), (2, 3, 2, 5), (3, 5, 5, 8), (2, 9, 9, 130), (1, 1, 1, 3)],
+)
+def test_norms_and_their_gradients_are_equal(shape, dtype, shortcut, relu):
+  inputs = draw_norm(shape, dtype, shortcut)
+  ours, native = (
+    jax.jit(norm_pulled_back, static_argnums=(0, 6))(ops, *inputs, relu)
+    for ops in (onednn_ops, native_ops)
+  )
+  if shape == (1, 1, 1, 3):  # a variance of 0, or what is left of one in rounding
+    ours, native = ours[:2], native[:2]
+  assert_close(ours, native, TOLERANCE[dtype])
+
+
+def test_sums_over_many_pixels_lose_nothing():
+  (x,) = draw(0, (64, 40, 40, 4))
+  x = 100 + x
+  _, mean, _ = onednn_ops.batch_norm(x, jnp.ones(4), jnp.zeros(4), None, False, 1e-5)
+  expected = np.asarray(x, 'float64').mean((0, 1, 2))
+  np.testing.assert_allclose(mean, expected, rtol=1e-7)
+
+
+@pytest.mark.parametrize('dtype', list(TOLERANCE))
+def test_not_a_number_stays_one(dtype):
+  x = jnp.full((2, 4, 4, 8), jnp.nan, dtype)
+  ones = jnp.ones(8)
+  assert np.isnan(onednn_ops.batch_norm(x, ones, ones, None, True, 1e-5)[0]).all()
+  # One pixel is in four windows.
+  (x,) = draw(0, (1, 8, 8, 8), dtype=dtype)
+  pooled = onednn_ops.max_pool(x.at[0, 3, 3].set(jnp.nan))
+  assert np.isnan(pooled).all(-1).sum() == np.isnan(pooled).any(-1).sum() == 4
+
+
+def test_bfloat16_is_rounded_as_xla_does():
+  # Every second one halfway between two; some overflow, some are no numbers.
+  bits = np.random.default_rng(0).integers(2**32, size=2**16, dtype=np.uint32)
+  bits[::2] = bits[::2] & 0xFFFF0000 | 0x8000
+  gains = jnp.asarray(bits.view(np.float32))
+  gains = jnp.where(jnp.abs(gains) < 1e-30, 1, gains)
+  factors = jnp.stack([jnp.zeros_like(gains), gains, jnp.zeros_like(gains)])
+  x = jnp.ones((1, 1, 1, len(gains)), jnp.bfloat16)
+  onednn_ops._register()
+  rounded = onednn_ops._call(
+    'Normalize', onednn_ops._like(x), x, factors, x[:, :0], relu=False
+  )
+  expected = gains.astype(jnp.bfloat16).astype('float32')
+  np.testing.assert_array_equal(rounded[0, 0, 0].astype('float32'), expected)
+
+
+def pool_pulled_back(ops, x, grad):
+  y, pull = jax.vjp(ops.max_pool, x)
+  return y, *pull(grad)
+
+
+@pytest.mark.parametrize('dtype', list(TOLERANCE))
+@pytest.mark.parametrize(
+  'shape', [(2, 8, 8, 16), (3, 7, 5, 3), (1, 1, 1, 2), (2, 1, 6, 4)]
+)
+def test_max_pooling_and_its_gradient_are_equal(shape, dtype):
+  out = native_ops.max_pool(jnp.zeros(shape)).shape
+  x, grad = draw(0, shape, out, dtype=dtype)
+  x = jnp.round(2 * x)  # so that several pixels of a window are the largest
+  ours, native = (pool_pulled_back(ops, x, grad) for ops in (onednn_ops, native_ops))
+  np.testing.assert_array_equal(ours[0], native[0])
+  assert_close(ours, native, TOLERANCE[dtype])
+
+
+def test_the_gradient_of_a_kernel_is_not_rounded():
+  x, grad = draw(0, (4, 6, 6, 8), (4, 6, 6, 4), dtype='bfloat16')
+  (kernel,) = draw(1, (3, 3, 8, 4))
+  ours = pulled_back(onednn_ops, x, kernel, grad)[2]
+  wide = pulled_back(native_ops, *(a.astype('float32') for a in (x, kernel, grad)))[2]
+  assert ours.dtype == kernel.dtype
+  assert_close([ours], [wide], TOLERANCE['float32'])
+
+
 def test_float64_is_left_to_the_other_form():
   with jax.enable_x64(True):
     inputs = draw(0, (2, 5, 5, 4), (3, 3, 4, 3), (2, 5, 5, 3), dtype='float64')
     ours, native = (pulled_back(ops, *inputs) for ops in (onednn_ops, native_ops))
+    assert_close(ours, native, 1e-12)
+    x, scale, bias, other, grads = jax.tree.map(
+      lambda each: each.astype('float64'), draw_norm((2, 4, 4, 3), 'float32')
+    )
+    ours, native = (
+      norm_pulled_back(ops, x, scale, bias, other, grads)
+      for ops in (onednn_ops, native_ops)
+    )
+    assert_close(ours, native, 1e-12)
+    ours, native = (
+      pool_pulled_back(ops, x, x[:, ::2, ::2]) for ops in (onednn_ops, native_ops)
+    )
     assert_close(ours, native, 1e-12)
 
 
@@ -111,11 +220,66 @@ def test_each_device_convolves_its_own_images():
   )
 
 
+def test_norms_are_over_the_images_of_all_devices():
+  mesh = sharding.make_mesh()
+  inputs = draw_norm((16, 4, 4, 8), 'float32')
+  whole, split = sharding.replicated(mesh), sharding.split_batch(mesh)
+
+  def both(ops):
+    def function(x, scale, bias, shortcut, grad):
+      grads = [grad, jnp.zeros_like(scale), jnp.zeros_like(scale)]
+      normed = norm_pulled_back(ops, x, scale, bias, shortcut, grads)
+      return *normed, *pool_pulled_back(ops, x, grad[:, ::2, ::2])
+
+    return function
+
+  arrays = (*inputs[:4], inputs[4][0])
+  function = jax.jit(both(onednn_ops), in_shardings=(split, whole, whole, split, split))
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    compiled = function.lower(*arrays).compile()
+  text = compiled.as_text()
+  assert text.count('all-reduce(') == 2  # of the statistics and of the gradient's sums
+  assert 'all-gather' not in text
+  assert_close(compiled(*arrays), both(native_ops)(*arrays), TOLERANCE['float32'])
+
+
+@pytest.mark.parametrize('devices', [1, 4])
+def test_groups_of_images_have_norms_of_their_own(devices):
+  mesh = sharding.make_mesh(devices)
+  layer = BatchNorm(train=True, ghost_batch=4, ops='onednn')
+  native = BatchNorm(train=True, ghost_batch=4)
+  (x,) = draw(0, (16, 4, 4, 8))
+  variables = native.init(jax.random.key(0), x)
+
+  def run(layer, x):
+    return layer.apply(variables, x, mutable='batch_stats')
+
+  x = jax.device_put(x, sharding.split_batch(mesh))
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    ours = jax.jit(run, static_argnums=0)(layer, x)
+  expected = run(native, x)
+  assert_close(jax.tree.leaves(ours), jax.tree.leaves(expected), TOLERANCE['float32'])
+
+
 def test_cells_that_are_packed_have_kernels_of_their_own():
   inputs = draw(3, (3, 4, 6, 6, 8), (3, 3, 3, 8, 5), (3, 4, 6, 6, 5))
   ours = jax.jit(jax.vmap(lambda *each: pulled_back(onednn_ops, *each)))(*inputs)
   for i in range(3):
     expected = pulled_back(native_ops, *(array[i] for array in inputs))
+    assert_close([each[i] for each in ours], expected, TOLERANCE['float32'])
+  x, grad = inputs[0], inputs[0][:, :, ::2, ::2]
+  scale, bias = draw(4, (3, 8), (3, 8))
+
+  def normed(ops, x, scale, bias, grad):
+    grads = (x, jnp.zeros_like(scale), jnp.zeros_like(scale))
+    return *norm_pulled_back(ops, x, scale, bias, x, grads), *pool_pulled_back(
+      ops, x, grad
+    )
+
+  inputs = x, scale, bias, grad
+  ours = jax.jit(jax.vmap(lambda *each: normed(onednn_ops, *each)))(*inputs)
+  for i in range(3):
+    expected = normed(native_ops, *(array[i] for array in inputs))
     assert_close([each[i] for each in ours], expected, TOLERANCE['float32'])
 
 

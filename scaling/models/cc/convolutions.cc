@@ -1,7 +1,7 @@
 // Convolutions of oneDNN 3 as one XLA custom call, forward and both gradients.
 //
-// Images lie as [B, H, W, C] and kernels as [height, width, in, out], float32 or bfloat16.
-// Each thread of XLA keeps its own primitives, so that none has to be shared.
+// Images lie as [B, H, W, C] and kernels as [height, width, in, out], float32 or
+// bfloat16. Each thread of XLA keeps its own primitives, so that none has to be shared.
 
 #include <omp.h>
 
@@ -10,12 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "images.h"
 #include "oneapi/dnnl/dnnl.hpp"
-#include "xla/ffi/api/ffi.h"
 
+namespace scaling {
 namespace {
 
-namespace ffi = xla::ffi;
 using dnnl::memory;
 using Dims = ffi::AnyBuffer::Dimensions;
 
@@ -87,9 +87,8 @@ Convolution Make(int64_t direction, Dims image_dims, Dims kernel_dims, Dims outp
   made.kernel = memory(kernel, Cpu(), nullptr);
   if (wanted != kernel) {
     made.reordered = memory(wanted, Cpu());
-    made.reorder = direction == kByKernel
-                       ? dnnl::reorder(made.reordered, made.kernel)
-                       : dnnl::reorder(made.kernel, made.reordered);
+    made.reorder = direction == kByKernel ? dnnl::reorder(made.reordered, made.kernel)
+                                          : dnnl::reorder(made.kernel, made.reordered);
   }
   return made;
 }
@@ -102,14 +101,18 @@ ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second,
   thread_local dnnl::stream stream(Cpu());
   const ffi::AnyBuffer& third = *result;
   const auto& images = direction == kByImages ? third : first;
-  const auto& kernel = direction == kForward     ? second
+  const auto& kernel = direction == kForward    ? second
                        : direction == kByImages ? first
-                                                 : third;
+                                                : third;
   const auto& outputs = direction == kForward ? third : second;
   try {
     const auto type = TypeOf(images.element_type());
     const auto kernel_type = TypeOf(kernel.element_type());
-    std::vector<int64_t> key{direction, stride, pad, threads, static_cast<int64_t>(type),
+    std::vector<int64_t> key{direction,
+                             stride,
+                             pad,
+                             threads,
+                             static_cast<int64_t>(type),
                              static_cast<int64_t>(kernel_type)};
     for (Dims d : {images.dimensions(), kernel.dimensions(), outputs.dimensions()}) {
       key.insert(key.end(), d.begin(), d.end());
@@ -117,10 +120,10 @@ ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second,
     omp_set_num_threads(static_cast<int>(threads));  // of the calling thread alone
     auto found = made.find(key);
     if (found == made.end()) {
-      found = made.emplace(key, Make(direction, images.dimensions(),
-                                     kernel.dimensions(), outputs.dimensions(), type,
-                                     kernel_type, stride, pad))
-                  .first;
+      found =
+          made.emplace(key, Make(direction, images.dimensions(), kernel.dimensions(),
+                                 outputs.dimensions(), type, kernel_type, stride, pad))
+              .first;
     }
     Convolution& our = found->second;
     our.images.set_data_handle(images.untyped_data());
@@ -128,7 +131,8 @@ ffi::Error Convolve(ffi::AnyBuffer first, ffi::AnyBuffer second,
     our.outputs.set_data_handle(outputs.untyped_data());
     const memory& weights = our.reorder ? our.reordered : our.kernel;
     if (our.reorder && direction != kByKernel) {
-      our.reorder.execute(stream, {{DNNL_ARG_FROM, our.kernel}, {DNNL_ARG_TO, weights}});
+      our.reorder.execute(stream,
+                          {{DNNL_ARG_FROM, our.kernel}, {DNNL_ARG_TO, weights}});
     }
     if (direction == kForward) {
       our.run.execute(stream, {{DNNL_ARG_SRC, our.images},
@@ -165,3 +169,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(ScalingConvolve, Convolve,
                                   .Attr<int64_t>("stride")
                                   .Attr<int64_t>("pad")
                                   .Attr<int64_t>("threads"));
+
+}  // namespace scaling
