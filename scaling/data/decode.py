@@ -100,6 +100,7 @@ def decode_crop(
   where: str,
   make_box: Callable[[int, int], Box],
   size: int,
+  out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
   """Returns a crop of an encoded image, resized to `[size, size, C]`.
 
@@ -113,6 +114,7 @@ def decode_crop(
     where: words that find the image, for the error.
     make_box: from height and width to the crop.
     size: pixels of the result.
+    out: where to write it; by itself it is a new array.
 
   Raises:
     CorruptError: when the bytes are no whole image.
@@ -120,7 +122,7 @@ def decode_crop(
   header = jpeg.read_header(encoded) if channels == 3 else None
   if header is None:
     pixels = decode(encoded, channels, where)
-    return crop(pixels, make_box(*pixels.shape[:2]), size)
+    return crop(pixels, make_box(*pixels.shape[:2]), size, out)
   box = make_box(header.height, header.width)
   side = min(box[2] - box[0], box[3] - box[1])
   shrink = max(n for n in (1, 2, 4, 8) if n == 1 or side >= n * size)
@@ -130,11 +132,16 @@ def decode_crop(
   if pixels is None:  # a kind that OpenCV cannot read, or no whole image
     pixels, shrink = decode(encoded, channels, where), 1
   left, top, right, bottom = (edge / shrink for edge in box)
-  return crop(pixels, (left, top, right, bottom), size)
+  return crop(pixels, (left, top, right, bottom), size, out)
 
 
-def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
-  """Returns the box of an image `[H, W, C]`, resized to `[size, size, C]`.
+def crop(
+  image: NDArray[np.uint8],
+  box: Box,
+  size: int,
+  out: NDArray[np.uint8] | None = None,
+) -> NDArray[np.uint8]:
+  """Returns the box of an image `[H, W, C]`, resized to `[size, size, C]`, in `out`.
 
   The box is taken to whole pixels. Shrinking by two or more takes the mean of the area
   that a pixel covers, which linear interpolation would see parts of.
@@ -145,8 +152,12 @@ def crop(image: NDArray[np.uint8], box: Box, size: int) -> NDArray[np.uint8]:
   part = image[top : max(bottom, top + 1), left : max(right, left + 1)]
   by_area = min(part.shape[:2]) >= 2 * size
   how = cv2.INTER_AREA if by_area else cv2.INTER_LINEAR
-  resized = cv2.resize(part, (size, size), interpolation=how)
-  return resized.reshape(size, size, image.shape[-1])
+  resized = cv2.resize(part, (size, size), dst=out, interpolation=how)
+  resized = resized.reshape(size, size, image.shape[-1])
+  if out is None or np.may_share_memory(resized, out):
+    return resized
+  out[:] = resized  # OpenCV takes an array of its own where another does not suit it
+  return out
 
 
 def random_box(

@@ -30,7 +30,11 @@ def crop_numbers(
 
 
 def cropped(
-  encoded: bytes, data: ConfigDict, where: str, numbers: NDArray[np.float64] | None
+  encoded: bytes,
+  data: ConfigDict,
+  where: str,
+  numbers: NDArray[np.float64] | None,
+  out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]:
   """Returns an image cropped to size, `[S, S, C]`: at random or in the centre.
 
@@ -39,6 +43,7 @@ def cropped(
     data: the `data` part of the config.
     where: words that find the image.
     numbers: four in [0, 1) of the random crop, or None.
+    out: where to write it; by itself it is a new array.
 
   Raises:
     CorruptError: when the bytes are no whole image.
@@ -49,7 +54,7 @@ def cropped(
       return center_box(height, width, data.image_size, data.resize_short)
     return random_box(height, width, data.min_crop_area, numbers)
 
-  return decode_crop(encoded, data.channels, where, box, data.image_size)
+  return decode_crop(encoded, data.channels, where, box, data.image_size, out)
 
 
 @functools.cache
@@ -73,22 +78,20 @@ def read(
     return split.images(ids), np.ones(len(ids), bool)
   assert split.encoded is not None
 
-  def prepare(row: int, encoded: bytes) -> NDArray[np.uint8] | None:
+  size = data.image_size
+  pixels = np.empty((len(ids), size, size, data.channels), np.uint8)
+
+  def prepare(row: int, encoded: bytes) -> bool:
     own = None if numbers is None else numbers[row]
     try:
-      return cropped(encoded, data, split.where(int(ids[row])), own)
+      cropped(encoded, data, split.where(int(ids[row])), own, pixels[row])
     except CorruptError as error:
       if skipped is None:
         raise
       skipped.add(str(error))
-      return None
+      pixels[row] = 0
+      return False
+    return True
 
   found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
-  read = np.array([image is not None for image in found], bool)
-  pixels = np.zeros(
-    (len(ids), data.image_size, data.image_size, data.channels), np.uint8
-  )
-  for row, image in enumerate(found):
-    if image is not None:
-      pixels[row] = image
-  return pixels, read
+  return pixels, np.array(found, bool)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import SCHEDULE, assert_same_run, rows_of, stop_after
 
-from scaling import sharding
+from scaling import processes, sharding
 from scaling.errors import Stopped, UserError
 from scaling.models import native_ops, onednn, onednn_ops
 from scaling.models.layers import BatchNorm
@@ -117,6 +117,21 @@ def test_norms_and_their_gradients_are_equal(shape, dtype, shortcut, relu):
   if shape == (1, 1, 1, 3):  # a variance of 0, or what is left of one in rounding
     ours, native = ours[:2], native[:2]
   assert_close(ours, native, TOLERANCE[dtype])
+
+
+def test_threads_share_the_rows_and_give_the_same_bits_again(monkeypatch):
+  inputs = draw_norm((3, 5, 7, 8), 'float32')
+  x, grad = inputs[0], inputs[0][:, :3, :4]
+
+  def run(cores):
+    monkeypatch.setattr(processes, 'num_cores', lambda: cores * jax.device_count())
+    normed = norm_pulled_back(onednn_ops, *inputs)
+    return *normed, *pool_pulled_back(onednn_ops, x, grad)
+
+  alone, shared, again = run(1), run(4), run(4)
+  assert_close(shared, alone, TOLERANCE['float32'])
+  for a, b in zip(shared, again, strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 def test_sums_over_many_pixels_lose_nothing():
