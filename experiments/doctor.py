@@ -53,7 +53,7 @@ def advice(found: Measured) -> list[str]:
         else 'Only fewer FLOPs or more devices make it faster'
       )
       + (
-        '. On CPUs with AVX-512 model.ops=onednn is up to twice as fast; it needs pip '
+        '. On CPUs with AVX-512 model.ops=onednn is up to three times as fast; it needs pip '
         "install 'scaling[onednn]'"
         if found.ops == 'cpu'
         else ''

@@ -103,11 +103,6 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   if small or x.dtype not in (jnp.float32, jnp.bfloat16):
     return cpu_ops.conv(x, kernel, stride)
   _register()
-  if x.dtype == jnp.bfloat16 and not _has_bfloat16():
-    wide = _conv(
-      x.astype(jnp.float32), kernel.astype(x.dtype).astype(jnp.float32), stride
-    )
-    return jnp.asarray(wide, x.dtype)
   return _conv(x, kernel, stride)
 
 
@@ -124,15 +119,21 @@ def _conv(x, kernel, stride):
 
 def _convolve(direction, first, second, stride, size, shape, dtype):
   """Returns from two of images, kernel and outputs the third, of this shape."""
-  return _call(
+  narrow = jnp.bfloat16 in (first.dtype, second.dtype) and not _has_bfloat16()
+  if narrow:  # no such products in hardware: computed in float32, of the same numbers
+    first, second = (
+      array.astype(jnp.bfloat16).astype(jnp.float32) for array in (first, second)
+    )
+  result = _call(
     'Convolve',
-    jax.ShapeDtypeStruct(shape, dtype),
+    jax.ShapeDtypeStruct(shape, jnp.float32 if narrow else dtype),
     first,
     second,
     direction=direction,
     stride=stride,
     pad=size // 2,
   )
+  return result.astype(dtype)
 
 
 def _conv_forward(x, kernel, stride):
