@@ -51,6 +51,7 @@ setup(
     'safetensors>=0.4.5',  # weights in and out
     'scikit-learn>=1.4',  # carries the handwritten digits
     'scipy>=1.12',
+    'simplejpeg>=1.8',  # JPEGs without the copy that OpenCV makes
     'tensorflow-datasets>=4.9.10',
     'tensorstore>=0.1.60',  # conditional writes behind the leases
   ],

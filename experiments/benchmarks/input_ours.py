@@ -59,7 +59,7 @@ def jpeg(folder: pathlib.Path, batch_size: int) -> Next:
   def flipped() -> dict[str, np.ndarray]:
     rows = batch()
     for row in np.flatnonzero(rng.random(batch_size) < 0.5):
-      rows['image'][row] = cv2.flip(rows['image'][row], 1)
+      cv2.flip(rows['image'][row], 1, dst=rows['image'][row])
     return rows
 
   return flipped

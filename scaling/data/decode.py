@@ -1,6 +1,7 @@
-"""Encoded images to pixels on the host, with OpenCV, and their crops.
+"""Encoded images to pixels on the host, and their crops.
 
-Pillow, at half the speed, reads what OpenCV does not (moving pictures, some greys) and
+Crops of JPEGs are decoded by libjpeg-turbo itself (simplejpeg), other images by OpenCV.
+Pillow, at half the speed, reads what these do not (moving pictures, some greys) and
 says what is wrong with a broken file. Crops take their random numbers from the caller
 and are pure functions.
 """
@@ -8,6 +9,7 @@ and are pure functions.
 import functools
 import io
 import math
+import threading
 from collections.abc import Callable
 from types import ModuleType
 
@@ -20,6 +22,7 @@ from scaling.errors import UserError
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF')
 _ASPECTS = (3 / 4, 4 / 3)
+_SCRATCH_BYTES = 2**25  # that a thread keeps
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
 
@@ -65,17 +68,55 @@ def _opencv() -> ModuleType:
   return cv2
 
 
-def _by_opencv(encoded: bytes, shrink: int = 1) -> NDArray[np.uint8] | None:
-  """Returns the pixels in colour, or None; a JPEG as many times smaller: 1, 2, 4 or 8."""
+def _by_opencv(encoded: bytes) -> NDArray[np.uint8] | None:
+  """Returns the pixels in colour, or None."""
   if encoded[:4] == b'GIF8' or not encoded:
     return None
   cv2 = _opencv()
   how = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-  if shrink > 1:
-    how |= getattr(cv2, f'IMREAD_REDUCED_COLOR_{shrink}')
   try:
     return cv2.imdecode(np.frombuffer(encoded, np.uint8), how)
   except cv2.error:
+    return None
+
+
+class _Scratch(threading.local):
+  """Where a thread decodes JPEGs, one after the other: new pages cost more than pixels."""
+
+  def __init__(self) -> None:
+    self.pixels = np.empty(0, np.uint8)
+
+  def of(self, size: int) -> NDArray[np.uint8]:
+    if size > _SCRATCH_BYTES:
+      return np.empty(size, np.uint8)
+    if self.pixels.size < size:
+      self.pixels = np.empty(size, np.uint8)
+    return self.pixels
+
+
+_scratch = _Scratch()
+
+
+def _by_simplejpeg(
+  encoded: bytes, height: int, width: int, shrink: int, *, whole: bool
+) -> NDArray[np.uint8] | None:
+  """Returns the pixels of a JPEG in colour, so many times smaller, or None.
+
+  They are the thread's own, until it decodes the next. OpenCV gives the same ones, and a
+  copy. Where the JPEG is whole, anything odd about it is a reason for None.
+  """
+  import simplejpeg
+
+  try:
+    return simplejpeg.decode_jpeg(
+      encoded,
+      min_height=-(-height // shrink),
+      min_width=-(-width // shrink),
+      min_factor=shrink,
+      buffer=_scratch.of(3 * height * width),
+      strict=whole,
+    )
+  except ValueError:
     return None
 
 
@@ -127,9 +168,12 @@ def decode_crop(
   side = min(box[2] - box[0], box[3] - box[1])
   shrink = max(n for n in (1, 2, 4, 8) if n == 1 or side >= n * size)
   # One row more than the crop has, for the last one is not exact, and one for rounding.
-  upper = jpeg.first_rows(encoded, header, shrink * (math.ceil(box[3] / shrink) + 2))
-  pixels = _by_opencv(upper, shrink)
-  if pixels is None:  # a kind that OpenCV cannot read, or no whole image
+  rows = shrink * (math.ceil(box[3] / shrink) + 2)
+  upper = jpeg.first_rows(encoded, header, rows)
+  if upper is encoded:
+    rows = header.height
+  pixels = _by_simplejpeg(upper, rows, header.width, shrink, whole=upper is encoded)
+  if pixels is None:  # of a kind that it cannot read, or no whole image
     pixels, shrink = decode(encoded, channels, where), 1
   left, top, right, bottom = (edge / shrink for edge in box)
   return crop(pixels, (left, top, right, bottom), size, out)

@@ -119,6 +119,7 @@ def _split(
 
 def _read(path: str) -> bytes:
   try:
-    return pathlib.Path(path).read_bytes()
+    with open(path, 'rb', buffering=0) as file:
+      return file.read()
   except OSError as error:
     raise UserError(f'{path} cannot be read any more ({error.strerror})') from error

@@ -93,5 +93,14 @@ def read(
       return False
     return True
 
-  found = list(_decoders().map(prepare, range(len(ids)), split.encoded(ids)))
-  return pixels, np.array(found, bool)
+  found, encoded = np.zeros(len(ids), bool), split.encoded(ids)
+  rows = iter(range(len(ids)))
+
+  def work() -> None:
+    for row in rows:  # of all threads together
+      found[row] = prepare(row, encoded[row])
+
+  workers = [_decoders().submit(work) for _ in range(processes.num_cores())]
+  for worker in workers:
+    worker.result()
+  return pixels, found

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scaling.data import decode as decode_module
 from scaling.data.decode import (
   CorruptError,
   center_box,
@@ -189,6 +190,38 @@ def test_rows_below_the_crop_make_no_difference(subsampling, options, capfd):
     seen = decode_crop(encoded, 3, 'x', lambda *_, box=box: box, 110)
     assert (seen == crop(whole, box, 110)).all()
   assert capfd.readouterr().err == ''  # the decoder warns of what it did not expect
+
+
+@pytest.mark.parametrize('channels', [1, 3, 4])
+def test_crops_are_written_where_they_are_wanted(channels):
+  image = np.ascontiguousarray(np.resize(photo(50, 60), (50, 60, channels)))
+  batch = np.zeros((3, 20, 20, channels), np.uint8)
+  assert np.shares_memory(crop(image, (3, 4, 40, 44), 20, batch[1]), batch)
+  np.testing.assert_array_equal(batch[1], crop(image, (3, 4, 40, 44), 20))
+  assert not batch[0].any()
+  assert not batch[2].any()
+
+
+def test_a_crop_does_not_change_when_the_next_is_decoded():
+  encoded = [encode(Image.fromarray(photo(40, 40)[::way]), 'JPEG') for way in (1, -1)]
+  # As large as the image: nothing is resized.
+  first, second = (
+    decode_crop(one, 3, 'x', lambda *_: (0, 0, 40, 40), 40) for one in encoded
+  )
+  for seen, one in zip((first, second), encoded, strict=True):
+    np.testing.assert_array_equal(seen, decode(one, 3, 'x'))
+
+
+def test_inks_and_oddities_are_left_to_other_decoders(monkeypatch):
+  ink = encode(Image.fromarray(photo(40, 40)).convert('CMYK'), 'JPEG')
+  plain = encode(Image.fromarray(photo(40, 40)), 'JPEG')
+  odd = plain[:-2] + bytes(8) + plain[-2:]  # more bytes than the pixels need
+  for encoded in (ink, odd):
+    seen = decode_crop(encoded, 3, 'x', lambda *_: (0, 0, 40, 40), 40)
+    np.testing.assert_array_equal(seen, decode(encoded, 3, 'x'))
+  monkeypatch.setattr(decode_module, '_SCRATCH_BYTES', 100)  # too large to be kept
+  seen = decode_crop(plain, 3, 'x', lambda *_: (0, 0, 40, 40), 40)
+  np.testing.assert_array_equal(seen, decode(plain, 3, 'x'))
 
 
 @pytest.mark.parametrize('stop', [0.5, 0.98])
