@@ -15,7 +15,7 @@ ROOMS = ('analysis', 'configs', 'experiments', 'scaling')
 HOMES = {
   'PIL': 'scaling/data/',
   'cv2': ('scaling/data/decode.py', 'experiments/benchmarks/input_'),
-  'simplejpeg': ('scaling/data/decode.py',),
+  'simplejpeg': ('scaling/data/decode.py', 'experiments/benchmarks/input_'),
   'fsspec': 'scaling/data/tar.py',
   'google': 'scaling/data/examples.py',  # protobuf
   'absl': 'experiments/cli.py',

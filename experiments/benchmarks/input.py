@@ -21,7 +21,7 @@ of the process with all that it starts; the best turn counts: other work disturb
 least. Where other work never rests, CPU-seconds still compare.
 All run with the allocator settings of a sweep's workers; GLIBC_TUNABLES in the
 environment, also an empty one, takes their place.
-PyTorch, which decodes with OpenCV as we do, and grain come with `pip install '.[bench]'`;
+PyTorch, which decodes with simplejpeg as we do, and grain come with `pip install '.[bench]'`;
 `pip install tensorflow` adds tf.data. Who is not installed is left out.
 """
 

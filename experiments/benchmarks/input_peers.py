@@ -67,7 +67,7 @@ def _loader(dataset: Any, batch_size: int, workers: int, **more: Any) -> Next:
 
 
 class _Photos:
-  """JPEG files for PyTorch, decoded and resized by OpenCV as ours are."""
+  """JPEG files for PyTorch, decoded by simplejpeg and resized by OpenCV as ours are."""
 
   def __init__(self, folder: pathlib.Path):
     self._paths, self._labels = files_of(folder)
@@ -78,13 +78,13 @@ class _Photos:
 
   def __getitem__(self, index: int) -> tuple[Any, int]:
     import cv2
+    import simplejpeg
     import torch  # pyright: ignore[reportMissingImports]
 
     if self._rng is None:  # each worker has its own
       cv2.setNumThreads(0)
       self._rng = np.random.default_rng(torch.initial_seed())
-    encoded = np.fromfile(self._paths[index], np.uint8)
-    image = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR_RGB))
+    image = simplejpeg.decode_jpeg(pathlib.Path(self._paths[index]).read_bytes())
     height, width, _ = image.shape
     top, left, height, width = crop_box(height, width, self._rng)
     image = image[top : top + height, left : left + width]
