@@ -50,8 +50,11 @@ def test_as_many_as_divide_the_batches(cores, sizes, devices, monkeypatch):
 
   monkeypatch.delenv('JAX_NUM_CPU_DEVICES')
   monkeypatch.setenv('XLA_FLAGS', '')
-  monkeypatch.setattr(jax.config, 'update', lambda *_: None)
+  updates = {}
+  monkeypatch.setattr(jax.config, 'update', updates.__setitem__)
   assert sharding.use_cores(cores, sizes) == devices
+  # One device's program runs in the thread that starts it.
+  assert updates['jax_cpu_enable_async_dispatch'] == (devices > 1)
 
 
 def test_jax_sees_them():

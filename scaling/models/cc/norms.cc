@@ -21,8 +21,7 @@ namespace {
 constexpr int64_t kWide = 128;   // numbers in a row below which rows are joined
 constexpr int64_t kBlock = 128;  // rows that are summed in float32
 
-// Rows of channels; few channels side by side, so that loops over a row are long
-// enough.
+// Rows of channels; few channels side by side, for loops over a row that are worth it.
 struct Rows {
   int64_t count, width, joined;
 
@@ -50,8 +49,7 @@ struct Rows {
     for (int64_t i = 0; i < count; ++i) each(i * width);
   }
 
-  // Calls add(start, first, second) for each row and writes both sums over rows, [2,
-  // C].
+  // Calls add(start, first, second) for each row and writes both sums over rows: [2, C].
   template <typename Add>
   void Sum(int64_t threads, float* sums, Add add) const {
     std::vector<std::vector<double>> totals(threads, std::vector<double>(2 * width));
