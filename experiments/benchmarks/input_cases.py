@@ -169,8 +169,11 @@ CASES = {
       'tfds __getitems__': _tfds(one_by_one=False, decoded=False),
       'tfds [i], decoded': _tfds(one_by_one=True, decoded=True),
       'tfds __getitems__, decoded': _tfds(one_by_one=False, decoded=True),
+      'array_record [i]': Contender(
+        lambda job: input_peers.array_record(job.path, job.batch_size, one_by_one=True)
+      ),
       'array_record __getitems__': Contender(
-        lambda job: input_peers.array_record(job.path, job.batch_size)
+        lambda job: input_peers.array_record(job.path, job.batch_size, one_by_one=False)
       ),
     },
     prepare=input_files.records,

@@ -241,13 +241,16 @@ def tfds_records(
   return batch
 
 
-def array_record(folder: pathlib.Path, batch_size: int) -> Next:
+def array_record(folder: pathlib.Path, batch_size: int, *, one_by_one: bool) -> Next:
   """Returns batches of raw records by array_record."""
   from array_record.python.array_record_data_source import ArrayRecordDataSource
 
   shards = builder_of(folder).info.splits['train'].file_instructions
   source = ArrayRecordDataSource(shards)
   rng = np.random.default_rng(0)
-  return lambda: source.__getitems__(
-    rng.integers(len(source), size=batch_size).tolist()
-  )
+
+  def batch() -> list[bytes]:
+    ids = rng.integers(len(source), size=batch_size).tolist()
+    return [source[i] for i in ids] if one_by_one else list(source.__getitems__(ids))
+
+  return batch

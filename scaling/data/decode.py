@@ -98,12 +98,12 @@ _scratch = _Scratch()
 
 
 def _by_simplejpeg(
-  encoded: bytes, height: int, width: int, shrink: int, *, whole: bool
+  encoded: bytes, height: int, width: int, shrink: int, *, strict: bool
 ) -> NDArray[np.uint8] | None:
   """Returns the pixels of a JPEG in colour, so many times smaller, or None.
 
   They are the thread's own, until it decodes the next. OpenCV gives the same ones, and a
-  copy. Where the JPEG is whole, anything odd about it is a reason for None.
+  copy. With `strict` anything odd about the file is a reason for None.
   """
   import simplejpeg
 
@@ -114,9 +114,9 @@ def _by_simplejpeg(
       min_width=-(-width // shrink),
       min_factor=shrink,
       buffer=_scratch.of(3 * height * width),
-      strict=whole,
+      strict=strict,
     )
-  except ValueError:
+  except (ValueError, MemoryError):
     return None
 
 
@@ -170,9 +170,9 @@ def decode_crop(
   # One row more than the crop has, for the last one is not exact, and one for rounding.
   rows = shrink * (math.ceil(box[3] / shrink) + 2)
   upper = jpeg.first_rows(encoded, header, rows)
-  if upper is encoded:
-    rows = header.height
-  pixels = _by_simplejpeg(upper, rows, header.width, shrink, whole=upper is encoded)
+  whole = upper is encoded
+  height = header.height if whole else rows
+  pixels = _by_simplejpeg(upper, height, header.width, shrink, strict=whole)
   if pixels is None:  # of a kind that it cannot read, or no whole image
     pixels, shrink = decode(encoded, channels, where), 1
   left, top, right, bottom = (edge / shrink for edge in box)
