@@ -69,14 +69,18 @@ def test_study_killed_three_times_ends_equal(
   for num_cells in (0, 2, 4):
     # A cell is given up after three deaths over it, so each kill meets another cell.
     with killed(command(*words)) as process:
-      begun = num_rows(tmp_path)
+      # Rows and not seconds, in which a fast machine would have done the other cells.
+      rows = num_rows(tmp_path) + moments.randrange(3)
       wait_for(
-        lambda n=num_cells, begun=begun: (
-          num_done(tmp_path) >= n and num_rows(tmp_path) > begun
+        lambda n=num_cells, rows=rows: (
+          num_done(tmp_path) >= n and num_rows(tmp_path) > rows
         )
       )
-      time.sleep(moments.uniform(0, 1))
-      assert len(children(process.pid)) == 2
+      time.sleep(moments.uniform(0, 0.05))
+      workers = children(process.pid)
+      # One that finds no cell left to claim has gone.
+      left = sum(status['state'] != 'done' for status in statuses(tmp_path))
+      assert len(workers) >= min(2, left)
     assert process.returncode == -signal.SIGKILL
   vanished = sum(status['preemptions'] for status in statuses(tmp_path))
   left = sum(status['state'] == 'running' for status in statuses(tmp_path))
