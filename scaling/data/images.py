@@ -97,7 +97,7 @@ def read(
   rows = iter(range(len(ids)))
 
   def work() -> None:
-    for row in rows:  # of all threads together
+    for row in rows:  # the threads share it: each row is handed out once
       found[row] = prepare(row, encoded[row])
 
   workers = [_decoders().submit(work) for _ in range(processes.num_cores())]

@@ -169,8 +169,12 @@ def batch_norm(
   relu: bool,
   epsilon: float,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """See `native_ops.batch_norm`. Other types are left to `cpu_ops`, see `conv`."""
-  if x.dtype not in (jnp.float32, jnp.bfloat16):
+  """See `native_ops.batch_norm`. Other types are left to `cpu_ops`, see `conv`.
+
+  So is a shortcut of another type than x: the calls read both alike.
+  """
+  mixed = shortcut is not None and shortcut.dtype != x.dtype
+  if mixed or x.dtype not in (jnp.float32, jnp.bfloat16):
     return cpu_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
   _register()
   return _batch_norm(x, scale, bias, shortcut, relu, epsilon)

@@ -119,6 +119,16 @@ def test_norms_and_their_gradients_are_equal(shape, dtype, shortcut, relu):
   assert_close(ours, native, TOLERANCE[dtype])
 
 
+def test_a_shortcut_of_another_type_is_not_misread():
+  x, scale, bias, _, grads = draw_norm((2, 4, 4, 8), 'bfloat16')
+  (shortcut,) = draw(5, x.shape)
+  ours, native = (
+    norm_pulled_back(ops, x, scale, bias, shortcut, grads)
+    for ops in (onednn_ops, native_ops)
+  )
+  assert_close(ours[:3], native[:3], TOLERANCE['bfloat16'])
+
+
 def test_threads_share_the_rows_and_give_the_same_bits_again(monkeypatch):
   inputs = draw_norm((3, 5, 7, 8), 'float32')
   x, grad = inputs[0], inputs[0][:, :3, :4]
