@@ -332,15 +332,16 @@ def test_what_was_cancelled_stays_so_until_it_is_wanted_again(
   job = sweep()
   begun = num_rows(tmp_path)
   wait_for(lambda: num_rows(tmp_path) > begun + 4)
-  refused = run(
-    'sweep',
-    f'--config={tiny_file}',
-    f'--workdir={tmp_path}',
-    *(*LONGER, *LOW),
-    status=2,
-  )
+  with two_nodes.paused():  # a fast machine is done before two commands have begun
+    refused = run(
+      'sweep',
+      f'--config={tiny_file}',
+      f'--workdir={tmp_path}',
+      *(*LONGER, *LOW),
+      status=2,
+    )
+    said = run('cancel', f'--workdir={tmp_path}')
   assert f'slurm still has {job}' in refused
-  said = run('cancel', f'--workdir={tmp_path}')
   assert f'slurm: cancelled {job}' in said
   wait_for(lambda: not two_nodes.states(job))
   states = [status['state'] for status in statuses(tmp_path)]
