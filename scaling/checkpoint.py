@@ -16,12 +16,9 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import numpy as np
-from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-from scaling import processes
+from scaling import leaves, processes
 from scaling.errors import StorageError, UserError
 from scaling.step import State
 
@@ -81,12 +78,18 @@ class Checkpoints:
     """
     self._policy.scores = dict(scores or {})
     step = int(state.step)
-    about: dict[str, Any] = {'seconds': dict(seconds), 'leaves': _describe(state)}
+    described, large, small = leaves.split(state, leaves.SMALL_BYTES)
+    about: dict[str, Any] = {
+      'seconds': dict(seconds),
+      'leaves': described,
+      'small_bytes': leaves.SMALL_BYTES,
+    }
     about['crc32'] = _checksum_text(about)
+    stored = {'large': large, 'small': small}
     with _alone():
       try:
         pending = self._checkpointer.save_checkpointables_async(
-          step, {'state': state}, custom_metadata=about
+          step, {'state': stored}, custom_metadata=about
         )
       except Exception as error:  # orbax raises whatever its storage raised
         self._fail(step, error)
@@ -251,14 +254,18 @@ def _load(
   about: Any = ocp.checkpointables_metadata(path).custom_metadata
   if not about or about.pop('crc32', None) != _checksum_text(about):
     raise ValueError('its description is missing or damaged')
-  difference = _first_difference(about['leaves'], _describe(like))
+  difference = _first_difference(about['leaves'], leaves.describe(like))
   if difference is not None:
     raise UserError(
       f'checkpoint {step} in {folder} holds another network: {difference}; go on '
       'with the config and code that made it, or use another --workdir'
     )
-  state = ocp.load_checkpointables(path, {'state': like})['state']
-  for name, leaf in _describe(state).items():
+  limit = about.get('small_bytes', 0)  # older ones have no leaves together
+  _, large, small = leaves.split(like, limit)
+  stored = {'large': large, 'small': small} if limit else like
+  stored = ocp.load_checkpointables(path, {'state': stored})['state']
+  state = leaves.join(stored['large'], stored['small'], like) if limit else stored
+  for name, leaf in leaves.describe(state).items():
     if leaf != about['leaves'][name]:
       raise ValueError(f'{name} is not what was saved')
   return state, about['seconds']
@@ -284,26 +291,6 @@ class _Policy:
     if scored:
       stay.add(max(scored, key=self.scores.__getitem__))  # of equals the first
     return [checkpoint.step in stay for checkpoint in checkpoints]
-
-
-def _describe(state: State) -> dict[str, list[Any]]:
-  """Returns {path: [type and shape, checksum of the bytes]} of every leaf, in order."""
-  return {
-    jax.tree_util.keystr(path, simple=True, separator='/'): [
-      f'{leaf.dtype}{list(leaf.shape)}',
-      _checksum(leaf) if isinstance(leaf, jax.Array) else None,
-    ]
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state)
-  }
-
-
-def _checksum(leaf: jax.Array) -> int:
-  """Returns the CRC-32 of a whole array's bytes, however it is spread over devices."""
-  if leaf.is_fully_addressable or leaf.is_fully_replicated:
-    whole = np.asarray(leaf)
-  else:
-    whole = np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-  return zlib.crc32(np.ascontiguousarray(whole).reshape(-1).view(np.uint8).data)
 
 
 def _checksum_text(about: Mapping[str, Any]) -> int:
