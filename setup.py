@@ -75,5 +75,5 @@ setup(
     ],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],
   },
-  entry_points={'console_scripts': ['scaling=experiments.cli:main']},
+  entry_points={'console_scripts': ['scaling=experiments.cli:program']},
 )

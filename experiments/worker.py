@@ -36,7 +36,8 @@ if TYPE_CHECKING:
   from scaling.packing import Pack
 
 STORAGE, STOPPED = 74, 75  # EX_IOERR, EX_TEMPFAIL
-WAIT_SECONDS = 0.5  # between looks at cells that others hold
+# Between looks at cells that others hold: a tenth of the wait so far, within these.
+LOOK_SECONDS = 0.05, 0.5
 GRACE_SECONDS = 60.0  # to save, once the launcher is gone
 LOG = logging.getLogger('scaling')
 
@@ -185,7 +186,7 @@ def claims(
       return False
     return ledger.read_status(cell.parent / first).state not in ledger.ENDED
 
-  left = list(cells)
+  left, waited = list(cells), 0.0
   while left and not stop.is_set():
     held, took = [], False
     for cell in left:
@@ -205,8 +206,12 @@ def claims(
     # may have another try.
     states = {cell: ledger.read_status(cell).state for cell in held}
     left = [cell for cell in held if states[cell] not in ledger.ENDED]
-    if left and not took:
-      stop.wait(WAIT_SECONDS)
+    if took:
+      waited = 0.0
+    elif left:
+      seconds = min(max(waited / 10, LOOK_SECONDS[0]), LOOK_SECONDS[1])
+      stop.wait(seconds)
+      waited += seconds
       yield None
 
 

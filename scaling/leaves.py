@@ -27,52 +27,58 @@ def describe(tree: Any) -> Description:
   return split(tree, 0)[0]
 
 
-def split(tree: Any, limit: int) -> tuple[Description, Any, NDArray[np.uint8]]:
-  """Describes the leaves, and takes the small ones out.
+def split(
+  tree: Any, limit: int
+) -> tuple[Description, dict[str, Any], NDArray[np.uint8]]:
+  """Describes the leaves, and puts the small ones together.
 
   Args:
     tree: of arrays or shapes.
     limit: bytes below which a leaf is small.
 
   Returns:
-    The description of all leaves, the tree with None in place of the small ones, and the
-    bytes of those one after the other.
+    The description of all leaves, {path: leaf} of the large ones, and the bytes of the
+    small ones one after the other.
   """
-  paths, treedef = jax.tree_util.tree_flatten_with_path(tree)
-  described, large, small = {}, [], [np.empty(0, np.uint8)]
-  for path, leaf in paths:
+  described, large, small = {}, {}, [np.empty(0, np.uint8)]
+  for name, leaf in _named(tree):
     content = _bytes(leaf) if isinstance(leaf, jax.Array) else None
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
     crc = None if content is None else zlib.crc32(content.data)
     described[name] = [f'{leaf.dtype}{list(leaf.shape)}', crc]
-    if _size(leaf) < limit:
+    if _size(leaf) >= limit:
+      large[name] = leaf
+    else:
       small.append(np.empty(_size(leaf), np.uint8) if content is None else content)
-    large.append(None if _size(leaf) < limit else leaf)
-  return described, treedef.unflatten(large), np.concatenate(small)
+  return described, large, np.concatenate(small)
 
 
-def join(large: Any, small: NDArray[np.uint8], like: Any) -> Any:
+def join(large: dict[str, jax.Array], small: NDArray[np.uint8], like: Any) -> Any:
   """Returns the tree that was split.
 
   Args:
-    large: the tree without its small leaves.
-    small: their bytes.
+    large: {path: leaf} of the large leaves.
+    small: the bytes of the others.
     like: shapes of all leaves, and where each shall live.
   """
-  at = 0
-
-  def take(shape: jax.ShapeDtypeStruct, leaf: jax.Array | None) -> jax.Array:
-    nonlocal at
-    if leaf is not None:
-      return leaf
-    content = small[at : at + _size(shape)]
-    at += _size(shape)
-    whole = np.frombuffer(content, shape.dtype).reshape(shape.shape)
-    return jax.make_array_from_callback(
-      shape.shape, shape.sharding, lambda index: whole[index]
+  at, found = 0, []
+  for name, leaf in _named(like):
+    if name in large:
+      found.append(large[name])
+      continue
+    content = small[at : at + _size(leaf)]
+    at += _size(leaf)
+    whole = np.frombuffer(content, leaf.dtype).reshape(leaf.shape)
+    found.append(
+      jax.make_array_from_callback(leaf.shape, leaf.sharding, whole.__getitem__)
     )
+  return jax.tree.unflatten(jax.tree.structure(like), found)
 
-  return jax.tree.map(take, like, large)
+
+def _named(tree: Any) -> list[tuple[str, Any]]:
+  return [
+    (jax.tree_util.keystr(path, simple=True, separator='/'), leaf)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+  ]
 
 
 def _size(leaf: Any) -> int:

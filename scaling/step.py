@@ -390,7 +390,8 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   rng = jax.eval_shape(lambda: jax.random.key(0))
   schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
   draw = jax.jit(functools.partial(init, config))  # traced once, for its shapes too
-  state = jax.eval_shape(draw, rng)
+  with _on(mesh):  # as it will be compiled, or it would be traced again
+    state = jax.eval_shape(draw, rng)
   placed = sharding.by_rule(state, mesh, fsdp)
   apart = jax.eval_shape(models.unstack, state)
   places = sharding.by_rule(apart, mesh, fsdp)

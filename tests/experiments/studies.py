@@ -115,28 +115,32 @@ def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def checkpoint(cell: pathlib.Path) -> tuple[int, list[tuple[str, np.ndarray]]]:
-  """Returns the step of the last checkpoint and the leaves of its state."""
+def checkpoint(cell: pathlib.Path) -> tuple[int, list[str], dict[str, np.ndarray]]:
+  """Returns the step of the last checkpoint, the leaves of its state, and its arrays."""
   import jax
   from orbax.checkpoint import v1 as ocp
 
   with ocp.training.Checkpointer((cell / 'checkpoints').absolute()) as checkpoints:
     assert checkpoints.latest is not None
     step = checkpoints.latest.step
-    abstract = checkpoints.checkpointables_metadata(step).metadata['state']
+    about = checkpoints.checkpointables_metadata(step)
+    abstract = about.metadata['state']
     state = checkpoints.load_checkpointables(step, {'state': abstract})['state']
-  leaves = jax.tree_util.tree_leaves_with_path(state)
-  return step, [(jax.tree_util.keystr(path), np.asarray(leaf)) for path, leaf in leaves]
+  arrays = jax.tree_util.tree_leaves_with_path(state)
+  names = list(about.custom_metadata['leaves'])
+  return step, names, {jax.tree_util.keystr(at): np.asarray(x) for at, x in arrays}
 
 
 def assert_same_checkpoints(one: pathlib.Path, other: pathlib.Path) -> None:
-  names = sorted(path.name for path in (one / 'cells').iterdir())
-  assert names == sorted(path.name for path in (other / 'cells').iterdir())
-  for name in names:
-    step, leaves = checkpoint(one / 'cells' / name)
-    other_step, other_leaves = checkpoint(other / 'cells' / name)
+  cells = sorted(path.name for path in (one / 'cells').iterdir())
+  assert cells == sorted(path.name for path in (other / 'cells').iterdir())
+  for cell in cells:
+    step, names, arrays = checkpoint(one / 'cells' / cell)
+    other_step, other_names, other_arrays = checkpoint(other / 'cells' / cell)
     assert step == other_step == 20
-    assert [path for path, _ in leaves] == [path for path, _ in other_leaves]
-    assert len(leaves) > 20
-    for (path, leaf), (_, other_leaf) in zip(leaves, other_leaves, strict=True):
-      np.testing.assert_array_equal(leaf, other_leaf, err_msg=f'{name} {path}')
+    assert names == other_names
+    assert len(names) > 20
+    assert arrays.keys() == other_arrays.keys()
+    assert sum(array.nbytes for array in arrays.values()) > 10_000
+    for name, array in arrays.items():
+      np.testing.assert_array_equal(array, other_arrays[name], err_msg=f'{cell} {name}')

@@ -215,7 +215,7 @@ def small_disk(tmp_path) -> Iterator[pathlib.Path]:
   """A file system of its own that is too small for a study."""
   folder = tmp_path / 'disk'
   folder.mkdir()
-  mount = ['mount', '-t', 'tmpfs', '-o', 'size=700k', 'tmpfs', str(folder)]
+  mount = ['mount', '-t', 'tmpfs', '-o', 'size=400k', 'tmpfs', str(folder)]
   try:
     subprocess.run(mount, check=True, capture_output=True)
   except (OSError, subprocess.CalledProcessError) as error:
