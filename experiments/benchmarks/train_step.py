@@ -162,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--name', action='append', choices=NAMES, help='default: all')
   parser.add_argument('--cores', type=int, help='to run on; default: all')
   parser.add_argument('--rounds', type=int, default=6, help='turns of each contender')
+  parser.add_argument('--steps', type=int, help='of a turn, for the pace of a long run')
   parser.add_argument(
     '--quick', action='store_true', help='two turns, and no batch of 16'
   )
@@ -194,7 +195,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     for dtype in args.dtype or DTYPES:
       rounds = 2 if args.quick else args.rounds
       new = measure(
-        names, net, dtype, batch_size, cores=cores, steps=steps, rounds=rounds
+        names,
+        net,
+        dtype,
+        batch_size,
+        cores=cores,
+        steps=args.steps or steps,
+        rounds=rounds,
       )
       print(format_rows(new), flush=True)
       rows += new
