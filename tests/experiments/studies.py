@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -113,6 +113,27 @@ def killed(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
             os.kill(pid, signal.SIGKILL)
       if process.stdout is not None and not process.stdout.closed:
         process.communicate()
+
+
+@contextlib.contextmanager
+def paused(pids: Iterable[int]) -> Iterator[None]:
+  """Lets processes stand still meanwhile; a fast one comes to its end otherwise."""
+  pids = list(pids)
+  for pid in pids:
+    os.kill(pid, signal.SIGSTOP)
+  try:
+    yield
+  finally:
+    for pid in pids:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
+
+
+def is_pending(pid: int, number: int) -> bool:
+  """Returns whether a signal waits for a process that stands still."""
+  lines = pathlib.Path(f'/proc/{pid}/status').read_text().splitlines()
+  found = dict(line.split(':', 1) for line in lines)
+  return bool(int(found['ShdPnd'], 16) >> (number - 1) & 1)
 
 
 def checkpoint(cell: pathlib.Path) -> tuple[int, list[str], dict[str, np.ndarray]]:

@@ -21,6 +21,7 @@ from studies import (
   metrics,
   num_done,
   num_rows,
+  paused,
   results,
   statuses,
   wait_for,
@@ -196,8 +197,10 @@ def test_started_on_ray_stopped_lost_cancelled_and_finished_here(
     with nothing_left(process) as below:
       ours = workers(process.pid)
       assert ours
-      process.kill()
-      process.wait()
+      with paused(ours):  # until Ray has seen that its driver is gone
+        process.kill()
+        process.wait()
+        wait_for(lambda: not any(map(alive, ours.values())))
       wait_for(lambda: not any(map(alive, ours)))
       for pid in filter(
         alive, below
@@ -214,7 +217,8 @@ def test_started_on_ray_stopped_lost_cancelled_and_finished_here(
   with killed(command('sweep', '--on=ray', *words)) as process:
     wait_for(lambda: num_rows(tmp_path) > begun and holders(tmp_path))
     with nothing_left(process):
-      assert run('cancel', f'--workdir={tmp_path}').returncode == 0
+      with paused(workers(process.pid)):
+        assert run('cancel', f'--workdir={tmp_path}').returncode == 0
       out, err = process.communicate(timeout=PATIENCE)
   assert process.returncode == 0, err
   assert 'cancelled' in out

@@ -11,7 +11,16 @@ import sys
 
 import pytest
 import yaml
-from studies import COMMAND, PATIENCE, killed, num_rows, statuses, wait_for
+from studies import (
+  COMMAND,
+  PATIENCE,
+  holders,
+  is_pending,
+  killed,
+  paused,
+  statuses,
+  wait_for,
+)
 
 from experiments.launch import xpk
 from experiments.launch.jobs import Launch
@@ -240,8 +249,11 @@ def test_a_container_saves_and_goes_on(manifests, environment, tiny_file, tmp_pa
     )
 
   with killed(start()) as process:
-    wait_for(lambda: num_rows(workdir) >= 2)
-    process.send_signal(signal.SIGTERM)
+    wait_for(lambda: holders(workdir))
+    (worker,) = holders(workdir)
+    with paused([worker]):  # the container's shell looks every five seconds
+      process.send_signal(signal.SIGTERM)
+      wait_for(lambda: is_pending(worker, signal.SIGTERM))
     out, _ = process.communicate(timeout=PATIENCE)
   assert process.returncode == 75, out
   assert [status['state'] for status in statuses(workdir)] == ['preempted']
