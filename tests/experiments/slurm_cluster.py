@@ -127,14 +127,9 @@ class Cluster:
     _kill([daemon.pid, *self._processes(SLURMD_NODENAME=node)])
     daemon.wait()
 
-  @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
-    """Lets no worker go on meanwhile, so that none comes to its end."""
-    _signal(self._workers(), signal.SIGSTOP)
-    try:
-      yield
-    finally:
-      _signal(self._workers(), signal.SIGCONT)
+  def workers(self) -> list[int]:
+    """Returns what srun has started; its own shell is a step of another number."""
+    return self._running(SLURM_STEP_ID='0')
 
   def stop(self) -> None:
     """Ends the jobs and the daemons."""
@@ -224,10 +219,6 @@ class Cluster:
     watching = {parent for pid in found if _is_step(parent := _parent(pid))}
     return [*watching, *found]
 
-  def _workers(self) -> list[int]:
-    """Returns what srun has started; its own shell is a step of another number."""
-    return self._running(SLURM_STEP_ID='0')
-
   def _running(self, **variables: str) -> list[int]:
     wanted = {'SLURM_CONF': self.environment['SLURM_CONF'], **variables}
     wanted_items = {f'{name}={value}' for name, value in wanted.items()}
@@ -280,13 +271,9 @@ def _is_step(pid: int) -> bool:
 def _kill(pids: Sequence[int]) -> None:
   """Kills processes at once, so that none can tell of another's end."""
   for number in (signal.SIGSTOP, signal.SIGKILL):
-    _signal(pids, number)
-
-
-def _signal(pids: Sequence[int], number: int) -> None:
-  for pid in pids:
-    with contextlib.suppress(ProcessLookupError):
-      os.kill(pid, number)
+    for pid in pids:
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
 
 
 def _free_ports(number: int) -> list[int]:

@@ -8,7 +8,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from slurm_cluster import Cluster, cluster, missing, wait_for
-from studies import COMMAND, PATIENCE, metrics, num_done, num_rows, results, statuses
+from studies import (
+  COMMAND,
+  PATIENCE,
+  metrics,
+  num_done,
+  num_rows,
+  paused,
+  results,
+  statuses,
+)
 
 from experiments.launch import slurm
 from experiments.launch.jobs import Launch
@@ -332,7 +341,9 @@ def test_what_was_cancelled_stays_so_until_it_is_wanted_again(
   job = sweep()
   begun = num_rows(tmp_path)
   wait_for(lambda: num_rows(tmp_path) > begun + 4)
-  with two_nodes.paused():  # a fast machine is done before two commands have begun
+  with paused(
+    two_nodes.workers()
+  ):  # a fast machine is done before two commands have begun
     refused = run(
       'sweep',
       f'--config={tiny_file}',

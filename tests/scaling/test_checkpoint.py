@@ -4,7 +4,6 @@ import gc
 import logging
 import math
 import pathlib
-import re
 import shutil
 import subprocess
 import sys
@@ -224,6 +223,7 @@ def test_a_flipped_bit_is_not_taken_for_a_state(folder, mesh, where, caplog):
   noise = np.random.default_rng(0).integers(0, 2**32, 50_000, np.uint32)
   state = make_state(4, mesh)
   state.batch_stats['count'] = jax.device_put(noise, sharding.replicated(mesh))
+  state.params['large'] = jnp.zeros_like(state.params['large'])  # next to no bytes
   save(folder, mesh, [2])
   checkpoints = Checkpoints(folder, 10)
   checkpoints.save(state, SECONDS)
@@ -242,7 +242,7 @@ def test_a_flipped_bit_is_not_taken_for_a_state(folder, mesh, where, caplog):
     checkpoints.restore(placed(jax.eval_shape(lambda: state), mesh))
   checkpoints.close()
   assert 'checkpoint 4 cannot be read' in caplog.text
-  assert re.search('(count|large) is not what was saved', caplog.text)
+  assert 'batch_stats/count is not what was saved' in caplog.text
 
 
 @pytest.mark.parametrize('how', ['flip', 'delete'])
@@ -333,7 +333,7 @@ def test_another_network_is_named_by_its_first_leaf_that_differs(
 _FULL = """
 import logging, pathlib, resource, signal, sys, time
 import jax, numpy as np
-from scaling import checkpoint, leaves, sharding
+from scaling import sharding
 from scaling.checkpoint import Checkpoints
 from scaling.errors import UserError
 from scaling.step import State
