@@ -37,8 +37,8 @@ def crop_box(
     w, h = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
     if 0 < w <= width and 0 < h <= height:
       return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
-  side = min(height, width)
-  return (height - side) // 2, (width - side) // 2, side, side
+  h, w = min(height, round(width / ASPECTS[0])), min(width, round(height * ASPECTS[1]))
+  return (height - h) // 2, (width - w) // 2, h, w
 
 
 def _forever(loader: Any) -> Next:

@@ -12,14 +12,15 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-_ASPECTS = (3 / 4, 4 / 3)
+from scaling.data.decode import ASPECTS, CROP_NUMBERS
 
 
 def draws(ids: jax.Array, epochs: jax.Array, key: jax.Array) -> jax.Array:
-  """Returns the seven numbers in [0, 1) that change each image, `[B, 7]`.
+  """Returns the numbers in [0, 1) that change each image, `[B, 25]`.
 
   They are, in order: area, aspect, left and top of the resized crop; down and across of
-  the padded crop; the flip. Each use has its own, whatever else is switched on.
+  the padded crop; the flip; areas and aspects of further tries of the resized crop. Each
+  use has its own, whatever else is switched on.
 
   Args:
     ids: uint32 `[B, 2]`, the low and the high half of each id.
@@ -30,7 +31,7 @@ def draws(ids: jax.Array, epochs: jax.Array, key: jax.Array) -> jax.Array:
   def draw(image_id: jax.Array, epoch: jax.Array) -> jax.Array:
     own = jax.random.fold_in(key, epoch)
     own = jax.random.fold_in(jax.random.fold_in(own, image_id[0]), image_id[1])
-    return jax.random.uniform(own, (7,))
+    return jax.random.uniform(own, (CROP_NUMBERS + 3,))
 
   return jax.vmap(draw)(ids, epochs)
 
@@ -60,9 +61,8 @@ def augment(
     return images
   numbers = draws(ids, epochs, key)
   if min_crop_area:
-    images = jax.vmap(_resized_crop, (0, 0, None))(
-      images, numbers[:, :4], min_crop_area
-    )
+    crop = jnp.concatenate([numbers[:, :4], numbers[:, 7:]], 1)
+    images = jax.vmap(_resized_crop, (0, 0, None))(images, crop, min_crop_area)
   if pad_crop:
     offsets = jnp.floor(numbers[:, 4:6] * (2 * pad_crop + 1)).astype(jnp.int32)
     images = jax.vmap(_pad_crop, (0, 0, None))(images, offsets, pad_crop)
@@ -80,12 +80,14 @@ def _pad_crop(image: jax.Array, offset: jax.Array, pad: int) -> jax.Array:
 def _resized_crop(image: jax.Array, numbers: jax.Array, min_area: float) -> jax.Array:
   """Returns the crop of `scaling.data.decode.random_box`, of a square image."""
   height, width = image.shape[:2]
-  area = (min_area + (1 - min_area) * numbers[0]) * height * width
-  low = jnp.maximum(math.log(_ASPECTS[0]), jnp.log(area / height**2))
-  high = jnp.minimum(math.log(_ASPECTS[1]), jnp.log(width**2 / area))
-  aspect = jnp.exp(low + (high - low) * numbers[1])
-  crop = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)])
+  tries = jnp.concatenate([numbers[:2], numbers[4:]]).reshape(-1, 2)
+  area = (min_area + (1 - min_area) * tries[:, 0]) * height * width
+  low, high = map(math.log, ASPECTS)
+  aspect = jnp.exp(low + (high - low) * tries[:, 1])
+  crops = jnp.stack([jnp.sqrt(area / aspect), jnp.sqrt(area * aspect)], 1)
   size = jnp.array([height, width], jnp.float32)
+  fits = (crops <= size).all(1)
+  crop = jnp.where(fits.any(), crops[jnp.argmax(fits)], size)
   corner = (size - crop) * numbers[jnp.array([3, 2])]
   scale = size / crop
   # The crop is enlarged, never shrunk: antialiasing would only take time.

@@ -21,7 +21,8 @@ from scaling.errors import UserError
 
 _MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'BMP', 'GIF')
-_ASPECTS = (3 / 4, 4 / 3)
+ASPECTS = (3 / 4, 4 / 3)  # of random crops, width to height
+CROP_NUMBERS = 22  # that a random crop takes: ten tries and its place
 _SCRATCH_BYTES = 2**25  # that a thread keeps
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; pixels
@@ -209,29 +210,29 @@ def random_box(
 ) -> Box:
   """Returns the Inception crop (Szegedy et al. 2015) of an image.
 
-  The area is uniform in [min_area, 1] and the aspect log-uniform in [3/4, 4/3], as far
-  as a crop of that area fits the image; drawing again until it fits, as others do,
-  would need any number of random numbers. Where no aspect fits, in a very long image,
-  the crop is the largest one of the nearest aspect in the centre.
+  A try draws an area, uniform in [min_area, 1], and an aspect, log-uniform in [3/4, 4/3];
+  the first of ten that fits the image is taken, as torchvision's RandomResizedCrop does
+  it. So large areas, which seldom fit, are rarer than small ones. Where none fits the
+  crop is the largest one of the nearest aspect in the centre.
 
   Args:
     height: pixels.
     width: pixels.
     min_area: smallest share of the image.
-    numbers: four in [0, 1): of the area, the aspect, the left and the top edge.
+    numbers: `[CROP_NUMBERS]` in [0, 1): area and aspect of the first try, left and top
+      edge, then area and aspect of each further try.
   """
-  area = (min_area + (1 - min_area) * numbers[0]) * height * width
-  low = max(math.log(_ASPECTS[0]), math.log(area / height**2))
-  high = min(math.log(_ASPECTS[1]), math.log(width**2 / area))
-  if low <= high:
-    aspect = math.exp(low + (high - low) * numbers[1])
-    crop_width = min(width, math.sqrt(area * aspect))
-    crop_height = min(height, math.sqrt(area / aspect))
-    left = (width - crop_width) * numbers[2]
-    top = (height - crop_height) * numbers[3]
+  low, high = map(math.log, ASPECTS)
+  for at in (0, *range(4, CROP_NUMBERS, 2)):
+    area = (min_area + (1 - min_area) * numbers[at]) * height * width
+    aspect = math.exp(low + (high - low) * numbers[at + 1])
+    crop_width, crop_height = math.sqrt(area * aspect), math.sqrt(area / aspect)
+    if crop_width <= width and crop_height <= height:
+      left, top = (width - crop_width) * numbers[2], (height - crop_height) * numbers[3]
+      break
   else:
-    crop_width = min(width, height * _ASPECTS[1])
-    crop_height = min(height, width / _ASPECTS[0])
+    crop_width = min(width, height * ASPECTS[1])
+    crop_height = min(height, width / ASPECTS[0])
     left, top = (width - crop_width) / 2, (height - crop_height) / 2
   return (left, top, left + crop_width, top + crop_height)
 

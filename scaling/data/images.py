@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from scaling import processes
 from scaling.data.decode import (
+  CROP_NUMBERS,
   Box,
   CorruptError,
   center_box,
@@ -23,10 +24,12 @@ from scaling.data.subsets import Ids, uniform_numbers
 def crop_numbers(
   ids: Ids, epochs: Ids, data: ConfigDict, seed: int
 ) -> NDArray[np.float64] | None:
-  """Returns the numbers of each image's random crop, `[B, 4]`; None for the centre."""
+  """Returns the numbers of each image's random crop, `[B, 22]`; None for the centre."""
   if data.min_crop_area == 0:
     return None
-  return uniform_numbers(4, seed=seed, epochs=epochs, ids=ids, purpose='crop')
+  return uniform_numbers(
+    CROP_NUMBERS, seed=seed, epochs=epochs, ids=ids, purpose='crop'
+  )
 
 
 def cropped(
@@ -42,7 +45,7 @@ def cropped(
     encoded: the content of an image file.
     data: the `data` part of the config.
     where: words that find the image.
-    numbers: four in [0, 1) of the random crop, or None.
+    numbers: `[CROP_NUMBERS]` in [0, 1), of the random crop, or None.
     out: where to write it; by itself it is a new array.
 
   Raises:

@@ -68,7 +68,7 @@ def test_resized_crop_agrees_with_the_host():
     Image.fromarray(image).resize(
       (16, 16), Image.Resampling.BILINEAR, random_box(16, 16, 0.3, own)
     )
-    for image, own in zip(smooth, numbers()[:, :4], strict=True)
+    for image, own in zip(smooth, np.delete(numbers(), [4, 5, 6], 1), strict=True)
   ]
   # Pillow computes with 8-bit weights and repeats the border: a few levels.
   difference = np.abs(result.astype(int) - np.stack(host))
