@@ -168,7 +168,7 @@ def get_config() -> ml_collections.ConfigDict:
 
   log = config.log = ml_collections.ConfigDict()
   log.every_steps = 50  # training loss and speed
-  log.eval_every_steps = 0  # test metrics; 0: only before the first and after the last
+  log.eval_every_steps = 0  # test metrics, from step 0 on; 0: only after the last
   log.eval_batch_size = 256  # test images a step; the last step is padded
 
   checkpoint = config.checkpoint = ml_collections.ConfigDict()

@@ -339,7 +339,7 @@ def describe(done: int, num_steps: int, row: dict[str, Any]) -> str:
 
 def _eval_due(done: int, num_steps: int, config: ConfigDict) -> bool:
   every = config.log.eval_every_steps
-  return done in (0, num_steps) or (every > 0 and done % every == 0)
+  return done == num_steps or (every > 0 and done % every == 0)
 
 
 def _save_due(done: int, config: ConfigDict) -> bool:

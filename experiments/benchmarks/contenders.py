@@ -16,7 +16,12 @@ from ml_collections import ConfigDict
 
 from experiments.benchmarks.nets import NETS, make_config
 
-OPS = {'ours': 'auto', 'onednn': 'onednn', 'flax': 'native'}  # ours, by model.ops
+OPS = {  # ours, by model.ops
+  'ours': 'auto',
+  'onednn': 'onednn',
+  'flax': 'native',
+  'flax.malloc': 'native',
+}
 NAMES = (*OPS, 'torch', 'torch.compile')
 
 
@@ -88,7 +93,7 @@ def main(argv: list[str]) -> int:
     )
   else:
     config = make_config(NETS[net], dtype, int(batch_size), OPS[name])
-    if name != 'flax':
+    if OPS[name] != 'native':
       from scaling import sharding
 
       sharding.use_cores(int(cores), [int(batch_size)])

@@ -9,8 +9,9 @@ Forward and backward pass, SGD with momentum and weight decay. Each contender is
 process of its own, and they take turns, a block of steps each, so that one computes at
 a time and a busy machine is busy for all. The fastest step counts: other work disturbs
 it least. Where other work never rests, --cores=1 and the CPU seconds still compare.
-All run with the allocator settings of a sweep's workers; GLIBC_TUNABLES in the
-environment, also an empty one, takes their place.
+All but `flax` run with the allocator settings of a sweep's workers, `flax` with those of
+glibc, as a script of one's own would; `flax.malloc` is the same with our settings.
+GLIBC_TUNABLES in the environment, also an empty one, is for all.
 PyTorch comes with `pip install '.[bench]'`.
 """
 
@@ -44,7 +45,12 @@ PEER = 'torch'
 class Contender:
   """A process that makes steps when told to."""
 
-  def __init__(self, *argv: str, module: str = 'experiments.benchmarks.contenders'):
+  def __init__(
+    self,
+    *argv: str,
+    module: str = 'experiments.benchmarks.contenders',
+    tunables: str = TUNABLES,
+  ):
     self.seconds: list[float] = []
     self.cpu_seconds: list[float] = []
     # Each contender has as many devices as its own rule says.
@@ -55,7 +61,7 @@ class Contender:
       stdout=subprocess.PIPE,
       stderr=subprocess.PIPE,
       text=True,
-      env={'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': TUNABLES, **inherited},
+      env={'JAX_PLATFORMS': 'cpu', 'GLIBC_TUNABLES': tunables, **inherited},
     )
     self.first = self._read()
 
@@ -97,7 +103,9 @@ def measure(
     row = {'net': net, 'dtype': dtype, 'batch_size': batch_size, 'name': name}
     rows.append(row)
     try:
-      contenders[name] = Contender(str(cores), name, net, dtype, str(batch_size))
+      case = (str(cores), name, net, dtype, str(batch_size))
+      tunables = '' if name == 'flax' else TUNABLES
+      contenders[name] = Contender(*case, tunables=tunables)
     except RuntimeError as error:
       row['error'] = str(error)
   for _ in range(rounds):
