@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from scaling.models.layers import he_normal, head
+from scaling.models.layers import he_normal, head, param
 
 # Blocks of 50, 101 and 152 as published; the smaller ones are the same cut short.
 STAGES = {
@@ -39,7 +39,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', he_normal, shape, jnp.float32)
+    kernel = param(self, 'kernel', he_normal, shape)
     kernel = jax.nn.standardize(kernel, axis=(0, 1, 2), epsilon=1e-10)
     return jax.lax.conv_general_dilated(
       x.astype(self.dtype),

@@ -1,7 +1,7 @@
 """The layers that the networks share."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -67,6 +67,17 @@ def head(features: jax.Array, num_outputs: int, bias: float, dtype: Any) -> jax.
   )(features)
 
 
+def param(module: nn.Module, name: str, init: Callable, shape: tuple[int, ...]) -> Any:
+  """Returns the float32 parameter of a module, made by `init` where there is none.
+
+  Where there is one Flax's own method traces `init` again, to compare its shape: a tenth
+  of what it takes to trace a ResNet.
+  """
+  if module.has_variable('params', name):
+    return module.get_variable('params', name)
+  return module.param(name, init, shape, jnp.float32)
+
+
 class Conv(nn.Module):
   """A convolution without bias; see `native_ops.conv`."""
 
@@ -79,7 +90,7 @@ class Conv(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
     shape = (self.size, self.size, x.shape[-1], self.features)
-    kernel = self.param('kernel', he_normal, shape, jnp.float32)
+    kernel = param(self, 'kernel', he_normal, shape)
     return OPS[self.ops].conv(x.astype(self.dtype), kernel, self.stride)
 
 
@@ -104,8 +115,8 @@ class BatchNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, shortcut: jax.Array | None = None) -> jax.Array:
     shape = x.shape[-1:]
-    scale = self.param('scale', self.scale_init, shape, jnp.float32)
-    bias = self.param('bias', nn.initializers.zeros, shape, jnp.float32)
+    scale = param(self, 'scale', self.scale_init, shape)
+    bias = param(self, 'bias', nn.initializers.zeros, shape)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, shape)
     running_var = self.variable('batch_stats', 'var', jnp.ones, shape)
     if not self.train:
