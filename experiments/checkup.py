@@ -18,8 +18,16 @@ _SAME = (
 )  # results may hang on them
 
 
-def check(workdir: pathlib.Path, study: Mapping[str, Any]) -> list[str]:
-  """Returns what somebody should know of a study, each with the way out; [] if nothing."""
+def check(
+  workdir: pathlib.Path, study: Mapping[str, Any], *, checkpoints: bool = False
+) -> list[str]:
+  """Returns what somebody should know of a study, each with the way out; [] if nothing.
+
+  Args:
+    workdir: of the study.
+    study: what its study.json says.
+    checkpoints: read those too, of the cells that nobody works at.
+  """
   cells = [sweep.cell_folder(workdir, cell['name']) for cell in study['cells']]
   found: dict[pathlib.Path, dict[str, Any]] = {}
   told = []
@@ -28,6 +36,8 @@ def check(workdir: pathlib.Path, study: Mapping[str, Any]) -> list[str]:
     told += torn
     if not torn:
       told += _contradictions(cell, found[cell])
+      if checkpoints:
+        told += _broken(cell, found[cell])
   manifests = [files['manifest.json'] for files in found.values()]
   told += _mixed([manifest for manifest in manifests if manifest])
   ended = [f[ledger.NAME].get('state') in ledger.ENDED for f in found.values()]
@@ -88,6 +98,19 @@ def _contradictions(cell: pathlib.Path, files: Mapping[str, Any]) -> Iterator[st
     yield f'{cell.name}: done, but it has no manifest.json'
   if left := sorted(path.name for path in cell.glob('.*.json.*')):
     yield f'{cell.name}: {", ".join(left)} left by a writer that was killed; delete it'
+
+
+def _broken(cell: pathlib.Path, files: Mapping[str, Any]) -> Iterator[str]:
+  """Yields which checkpoints are not what was saved."""
+  from scaling import trained
+
+  if not files['config.json'] or files[ledger.NAME].get('lease'):
+    return
+  for step, reason in trained.broken(cell).items():
+    yield (
+      f'{cell.name}: checkpoint {step} cannot be read ({reason}); the metrics are whole. '
+      'Delete the folder of the cell and run the same command to train it again'
+    )
 
 
 def _mixed(manifests: list[dict[str, Any]]) -> Iterator[str]:

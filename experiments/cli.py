@@ -273,6 +273,9 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     'profile', 0, 'updates to trace into WORKDIR/profile, for xprof', 0
   ),
   'perf': _bool('perf', 'measure training steps of --config'),
+  'checkpoints': _bool(
+    'checkpoints', 'read all checkpoints of the study, and name bad ones'
+  ),
   'roofline_share': _float(
     'roofline_share', 0.75, 'share of the modelled speed that a program reaches', 0.0
   ),

@@ -214,7 +214,9 @@ def run_doctor(args: Args) -> int:
   if args.perf and args.config_file is None:
     raise UserError(f'--perf needs --config; for example: {VERBS["doctor"].example}')
   if args.workdir:
-    return _check_study(pathlib.Path(args.workdir))
+    return _check_study(pathlib.Path(args.workdir), args.checkpoints)
+  if args.checkpoints:
+    raise UserError('--checkpoints needs --workdir, the folder of a study')
   if not args.perf:
     print(perf.machine())
     print('\n'.join(f'{name:<20} {v}' for name, v in manifest.versions().items()))
@@ -235,11 +237,11 @@ def run_doctor(args: Args) -> int:
   return OK
 
 
-def _check_study(workdir: pathlib.Path) -> int:
+def _check_study(workdir: pathlib.Path, checkpoints: bool) -> int:
   from experiments import checkup
 
   study = sweep.read_study(workdir)
-  found = checkup.check(workdir, study)
+  found = checkup.check(workdir, study, checkpoints=checkpoints)
   print('\n'.join(found) or f'{len(study["cells"])} cells, nothing wrong with them')
   return FAILED if found else OK
 
@@ -427,10 +429,12 @@ VERBS = {
   'doctor': Verb(
     'says what this machine is, and what limits training on it, or what ails a study',
     'With --workdir it looks through the files of a study: workers that are gone, torn '
-    'files, mixed versions of code and packages, a disk that will be full. With --perf it trains a few steps of the config, writes nothing, and says where '
-    'the time goes: input, compute, compilation or the allocator, and what to try.',
+    'files, mixed versions of code and packages, a disk that will be full; with '
+    '--checkpoints it reads those as well. With --perf it trains a few steps of the config, '
+    'writes nothing, and says where the time goes: input, compute, compilation or the '
+    'allocator, and what to try.',
     'scaling doctor --perf --config=configs/digits.py',
-    ('config', 'data_dir', 'perf', 'workdir'),
+    ('config', 'data_dir', 'perf', 'workdir', 'checkpoints'),
     run_doctor,
   ),
   'fit': Verb(

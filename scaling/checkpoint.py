@@ -241,6 +241,23 @@ def _read(folder: pathlib.Path, like: State, step: int) -> State:
   raise UserError(f'{folder} has no checkpoint yet; train the cell first')
 
 
+def broken(folder: pathlib.Path, like: State) -> dict[int, str]:
+  """Returns {step: what is wrong} of the checkpoints that cannot be read whole.
+
+  Args:
+    folder: of the checkpoints.
+    like: shapes of a state, and where its arrays shall live.
+  """
+  found = {}
+  with _alone():
+    for step in _steps(folder) if folder.is_dir() else []:
+      try:
+        _load(folder.absolute(), step, like)
+      except Exception as error:  # orbax raises whatever its storage raised
+        found[step] = _reason(error)
+  return found
+
+
 def _steps(folder: pathlib.Path) -> list[int]:
   # By name, so that what a deletion left of a checkpoint is seen too.
   names = (path.name for path in folder.iterdir())

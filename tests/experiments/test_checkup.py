@@ -4,6 +4,7 @@ import os
 import pytest
 
 from experiments import checkup, ledger, sweep
+from scaling import trained
 
 
 @pytest.fixture
@@ -48,6 +49,24 @@ def test_a_torn_file(study, cell, call, name):
   assert 'delete' in line
   status, out, _ = call('doctor', f'--workdir={study}')
   assert (status, out) == (1, line + '\n')
+
+
+def test_checkpoints_are_read_where_asked(study, cell, call, error, monkeypatch):
+  monkeypatch.setattr(
+    trained, 'broken', lambda at: {40: 'params/a is torn'} if at == cell else {}
+  )
+  assert told(study) == []
+  status, out, _ = call('doctor', f'--workdir={study}', '--checkpoints')
+  assert status == 1
+  assert out.startswith(
+    f'{cell.name}: checkpoint 40 cannot be read (params/a is torn); '
+  )
+  assert out.count('\n') == 1
+  lease = {'host': 'a', 'pid': 1, 'beat': 0}
+  (cell / 'status.json').write_text(json.dumps({'state': 'running', 'lease': lease}))
+  found = checkup.check(study, sweep.read_study(study), checkpoints=True)
+  assert not any('checkpoint' in line for line in found)  # its worker may be writing
+  assert '--workdir' in error('doctor', '--checkpoints')
 
 
 def test_damaged_metrics(study, cell):

@@ -135,3 +135,21 @@ def test_what_is_not_there_is_named(undisturbed, tmp_path):
   (tmp_path / 'config.json').write_text(json.dumps(other))
   with pytest.raises(UserError, match='holds another network: params/'):
     trained.load(tmp_path)
+
+
+def test_checkpoints_that_are_not_what_was_saved(undisturbed, tmp_path):
+  assert trained.broken(undisturbed) == {}
+  cell = tmp_path / 'cell'
+  shutil.copytree(undisturbed, cell)
+  data = max(
+    (cell / 'checkpoints/9').rglob('d/*'), key=lambda path: path.stat().st_size
+  )
+  content = bytearray(data.read_bytes())
+  content[len(content) // 2] ^= 1
+  data.write_bytes(content)
+  (cell / 'checkpoints/12/_CHECKPOINT_METADATA').write_text('{')
+  found = trained.broken(cell)
+  assert found.keys() == {9, 12}
+  assert all(found.values())
+  shutil.rmtree(cell / 'checkpoints')
+  assert trained.broken(cell) == {}
