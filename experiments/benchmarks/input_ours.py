@@ -84,7 +84,10 @@ def records(folder: pathlib.Path, batch_size: int, level: str) -> Next:
 
   info = input_peers.builder_of(folder).info.splits['train']
   source = Records(
-    [Shard(part.filename, part.skip, part.take) for part in info.file_instructions]
+    [
+      Shard(part.filename, part.skip, part.take, part.examples_in_shard)
+      for part in info.file_instructions
+    ]
   )
   rng = np.random.default_rng(0)
 
@@ -94,7 +97,7 @@ def records(folder: pathlib.Path, batch_size: int, level: str) -> Next:
   def parsed() -> list[Example]:
     return [parse(record, 'image', 'label') for record in raw()]
 
-  def decoded() -> list[tuple[NDArray[np.uint8], Sequence[int]]]:
+  def decoded() -> list[tuple[NDArray[np.uint8], Sequence[int] | None]]:
     return [(decode(image, 3, 'a record'), labels) for image, labels in parsed()]
 
   return {'bytes': raw, 'parsed': parsed, 'decoded': decoded}[level]

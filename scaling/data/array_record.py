@@ -58,7 +58,7 @@ def _split(folder: pathlib.Path, prefix: str, data: ConfigDict) -> Split:
       ' data.train_split and data.test_split to how its files begin'
     )
   counts = _counts(folder, prefix, files)
-  shards = [Shard(str(path), 0, counts[path.name][1]) for path in files]
+  shards = [Shard(str(path), 0, n, n) for path in files for _, n in [counts[path.name]]]
   records = Records(shards)
   classes = folder / 'classes.txt'
   names = tuple(str(label) for label in range(data.num_classes))
@@ -86,6 +86,8 @@ def _counts(
     try:
       known = json.loads(path.read_text(encoding='utf-8'))
       told = {name: int(size) for name, (size, _) in known.items()}
+      if odd := [n for _, n in known.values() if not (isinstance(n, int) and n >= 0)]:
+        raise ValueError(f'{odd[0]!r} is no number of records')
     except (OSError, ValueError, TypeError, AttributeError) as error:
       raise UserError(f'{path} is no index ({error}); remove it') from error
     if told == sizes:

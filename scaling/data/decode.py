@@ -49,6 +49,11 @@ def decode(encoded: bytes, channels: int, where: str) -> NDArray[np.uint8]:
   """
   if channels not in _MODES:
     raise UserError(f'data.channels={channels} cannot be decoded; use 1, 3 or 4')
+  if not encoded:
+    raise CorruptError(
+      f'{where} is no readable image (empty, or a record without data.image_key); mend '
+      'it, or set data.corrupt=skip'
+    )
   try:
     pixels = _by_opencv(encoded) if channels == 3 else None
     if pixels is None:

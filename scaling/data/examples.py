@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.data.decode import CorruptError, decode
+from scaling.data.decode import decode
 from scaling.data.split import Split, in_memory
 from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
-Example = tuple[bytes, Sequence[int]]  # encoded image, labels
+Example = tuple[bytes, Sequence[int] | None]  # encoded image, labels
 Read = Callable[[Ids], list[Example]]
 
 _MEMORY_BYTES = 4 * 2**30  # of pixels: larger sets are decoded batch by batch
@@ -33,19 +33,16 @@ def _protobuf() -> tuple[Any, type[Exception]]:
 def parse(record: bytes, image_key: str, label_key: str) -> Example:
   """Returns the encoded image and the labels of a tf.train.Example.
 
-  Raises:
-    CorruptError: if it is none, or has no such image.
+  If the record is none, or has no such image, they are empty and None: which image that
+  is, and whether to go on without it, is known where it is decoded.
   """
   example_type, decode_error = _protobuf()
   try:
     example = example_type.FromString(record)
     feature = example.features.feature
     encoded = feature[image_key].bytes_list.value[0]
-  except (decode_error, IndexError) as error:
-    raise CorruptError(
-      f'a record is no tf.train.Example with bytes as {image_key!r}; correct '
-      'data.image_key, or prepare the set anew'
-    ) from error
+  except (decode_error, IndexError):
+    return b'', None
   return encoded, list(feature[label_key].int64_list.value)
 
 
@@ -130,12 +127,12 @@ def into_memory(split: Split, shape: tuple[int, int, int]) -> Split:
 
 
 def pad_labels(
-  labels: Sequence[Sequence[int]],
+  labels: Sequence[Sequence[int] | None],
   num_classes: int,
   max_labels: int,
   where: Callable[[int], str],
 ) -> NDArray[np.int32]:
-  """Returns the distinct labels of each image `[B, K]`, then -1.
+  """Returns the distinct labels of each image `[B, K]`, then -1; None has none.
 
   Raises:
     UserError: for more labels than there is room for, none where each has one, or one
@@ -143,6 +140,8 @@ def pad_labels(
   """
   table = np.full((len(labels), max_labels), -1, np.int32)
   for row, values in enumerate(labels):
+    if values is None:
+      continue
     distinct = list(dict.fromkeys(values))
     if max_labels == 1 and not distinct:
       raise UserError(
@@ -150,7 +149,7 @@ def pad_labels(
         '1 for images that have none'
       )
     if len(distinct) > max_labels:
-      most = max(len(set(values)) for values in labels)
+      most = max(len(set(values or ())) for values in labels)
       raise UserError(
         f'data.max_labels={max_labels} is too few: {where(row)} has {len(distinct)};'
         f' set it to {most} or more'

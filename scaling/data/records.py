@@ -25,6 +25,7 @@ class Shard(NamedTuple):
   path: str
   skip: int
   take: int
+  total: int  # records that the file has to have
 
 
 class Records:
@@ -67,9 +68,11 @@ class Records:
       ):
         if shard != last:
           last, path = shard, self._shards[shard].path
-          reader = self._open(path)
+          reader = self._open(self._shards[shard])
         reader.seek(number)
         found[row] = reader.read()
+    except UserError:
+      raise
     except Exception as error:  # the reader raises what its C++ says
       self._own.readers.pop(path, None)
       raise UserError(
@@ -85,15 +88,23 @@ class Records:
     number = record - int(self._ends[at]) + shard.take + shard.skip
     return f'record {number} of {os.path.basename(shard.path)}'
 
-  def _open(self, path: str) -> Any:
+  def _open(self, shard: Shard) -> Any:
     """Returns this thread's reader of a file, which no two threads may share."""
+    path = shard.path
     if not hasattr(self._own, 'readers'):
       self._own.readers = collections.OrderedDict()
     readers = self._own.readers
     if path not in readers:
       if len(readers) >= _OPEN:
         readers.popitem(last=False)[1].close()
-      readers[path] = open_reader(path)
+      reader = open_reader(path)
+      if (found := reader.num_records()) != shard.total:
+        reader.close()  # raises what is wrong with a file that cannot be read
+        raise UserError(
+          f'{path} has {found} records, and its index says {shard.total}; prepare the set '
+          'anew, or remove the index if the file was changed on purpose'
+        )
+      readers[path] = reader
     readers.move_to_end(path)
     return readers[path]
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from scaling import sharding
 from scaling.data import images, pipeline
+from scaling.data.decode import CorruptError
 from scaling.data.split import Split
 from scaling.data.subsets import Subset, batch_ids, halves
 
@@ -51,12 +52,15 @@ def measure(
       encoded = split.encoded(ids)
       lap('read')
       numbers = images.crop_numbers(ids, epochs, data, config.seed)
-      pixels = np.stack(
-        [
-          images.cropped(one, data, 'an image', None if numbers is None else numbers[i])
-          for i, one in enumerate(encoded)
-        ]
-      )
+      shape = (len(ids), data.image_size, data.image_size, data.channels)
+      pixels = np.zeros(shape, np.uint8)
+      for i, one in enumerate(encoded):
+        own = None if numbers is None else numbers[i]
+        try:
+          images.cropped(one, data, split.where(int(ids[i])), own, pixels[i])
+        except CorruptError:
+          if data.corrupt == 'stop':
+            raise
       lap('decode')
     labels = split.labels(ids)
     lap('labels')

@@ -90,13 +90,15 @@ def _split(fs: Any, folder: str, prefix: str, data: ConfigDict) -> Split:
       ' data.test_split to how its files begin'
     )
   home = tar_index.home_of(fs, folder, prefix, data.label_key)
-  if not (home / 'files.json').exists():
-    tar_index.write(home, fs, sizes, data.label_key)
-  tar_index.check(home, sizes)
   paths = list(sizes)
-  file, start, length, labels = (
-    np.load(home / f'{name}.npy', mmap_mode='r') for name in tar_index.ARRAYS
-  )
+  try:
+    if not (home / 'files.json').exists():
+      tar_index.write(home, fs, sizes, data.label_key)
+    file, start, length, labels = tar_index.load(home, fs, sizes)
+  except UserError:
+    raise
+  except Exception as error:  # of the store
+    raise _unreachable(folder, error) from error
   names = _classes(fs, folder, data.num_classes)
 
   def where(image: int) -> str:
@@ -132,15 +134,8 @@ def _split(fs: Any, folder: str, prefix: str, data: ConfigDict) -> Split:
 
 
 def _read(fs: Any, paths: list[str], starts: Ids, ends: Ids) -> list[bytes]:
-  """Returns a part of each file; from a store all at the same time."""
   try:
-    if 'file' not in fs.protocol:
-      return fs.cat_ranges(paths, starts.tolist(), ends.tolist(), on_error='raise')
-    found = []
-    for path, start, end in zip(paths, starts.tolist(), ends.tolist(), strict=True):
-      with open(path, 'rb', buffering=0) as file:
-        found.append(os.pread(file.fileno(), end - start, start))
-    return found
+    return tar_index.read(fs, paths, starts, ends)
   except Exception as error:
     raise _unreachable(paths[0], error) from error
 

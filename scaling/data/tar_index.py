@@ -12,6 +12,7 @@ import pathlib
 import shutil
 import tarfile
 import time
+import zlib
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ LOG = logging.getLogger('scaling')
 
 _IMAGES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')
 _THREADS = 16
+_SAMPLED = 32  # images by whose content a file is known again
 # Number of the file, first byte, bytes, and labels padded with -1.
 ARRAYS = ('file', 'start', 'length', 'labels')
 
@@ -41,26 +43,32 @@ def home_of(fs: Any, folder: str, prefix: str, label_key: str) -> pathlib.Path:
 def write(home: pathlib.Path, fs: Any, sizes: dict[str, int], label_key: str) -> None:
   LOG.info('indexing %d tar files', len(sizes))
   started = said = time.monotonic()
-  parts, labels = [], []
+  parts, tables = [], []
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as threads:
     scans = threads.map(lambda path: scan(fs, path, sizes[path], label_key), sizes)
     for i, (starts, lengths, found) in enumerate(scans):
       parts.append((np.full(len(starts), i, np.int32), starts, lengths))
-      labels += found
+      tables.append(found)
       if time.monotonic() - said > 5:
         said = time.monotonic()
         LOG.info('indexed %d of %d, %.0f s', i + 1, len(sizes), said - started)
   file, start, length = (np.concatenate(part) for part in zip(*parts, strict=True))
-  width = max(map(len, labels), default=1)
-  table = np.full((len(labels), max(width, 1)), -1, np.int32)
-  for row, values in zip(table, labels, strict=True):
-    row[: len(values)] = values
+  width = max(table.shape[1] for table in tables)
+  labels = np.concatenate(
+    [
+      np.pad(table, ((0, 0), (0, width - table.shape[1])), constant_values=-1)
+      for table in tables
+    ]
+  )
   temporary = home.with_name(f'{home.name}.{os.getpid()}')
   shutil.rmtree(temporary, ignore_errors=True)
   temporary.mkdir(parents=True)
-  for name, array in zip(ARRAYS, (file, start, length, table), strict=True):
+  for name, array in zip(ARRAYS, (file, start, length, labels), strict=True):
     np.save(temporary / f'{name}.npy', array)
-  told = {os.path.basename(path): size for path, size in sizes.items()}
+  told = {
+    'bytes': {os.path.basename(path): size for path, size in sizes.items()},
+    'content': _content(fs, list(sizes), file, start, length),
+  }
   (temporary / 'files.json').write_text(json.dumps(told, indent=1), encoding='utf-8')
   try:
     temporary.rename(home)
@@ -68,25 +76,79 @@ def write(home: pathlib.Path, fs: Any, sizes: dict[str, int], label_key: str) ->
     shutil.rmtree(temporary)
 
 
-def check(home: pathlib.Path, sizes: dict[str, int]) -> None:
+def load(
+  home: pathlib.Path, fs: Any, sizes: dict[str, int]
+) -> tuple[NDArray[Any], ...]:
+  """Returns the arrays of an index that is of these files.
+
+  Raises:
+    UserError: for an index that is torn or of other files.
+  """
   try:
     told = json.loads((home / 'files.json').read_text(encoding='utf-8'))
-  except (OSError, ValueError) as error:
+    known, content = dict(told['bytes']), told['content']
+    arrays = [np.load(home / f'{name}.npy', mmap_mode='r') for name in ARRAYS]
+    if len(set(map(len, arrays))) > 1:
+      raise ValueError('its arrays are of different lengths')
+  except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
     raise UserError(f'{home} is no whole index ({error}); remove it') from error
   now = {os.path.basename(path): size for path, size in sizes.items()}
-  for name in sorted(told.keys() | now.keys()):
-    if told.get(name) != now.get(name):
+  for name in sorted(known.keys() | now.keys()):
+    if known.get(name) != now.get(name):
       here = f'has {now[name]} bytes' if name in now else 'is missing'
       raise UserError(
-        f'{name} {here}, where the index {home} has {told.get(name)}; fetch the file'
+        f'{name} {here}, where the index {home} has {known.get(name)}; fetch the file'
         ' anew, or remove the index if the set was changed on purpose'
       )
+  if _content(fs, list(sizes), *arrays[:3]) != content:
+    raise UserError(
+      f'the files beside the index {home} are others than it was made of, of the same '
+      'size; fetch them anew, or remove the index if the set was changed on purpose'
+    )
+  return tuple(arrays)
+
+
+def read(
+  fs: Any, paths: list[str], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> list[bytes]:
+  """Returns a part of each file; from a store all at the same time."""
+  if 'file' not in fs.protocol:
+    return fs.cat_ranges(paths, starts.tolist(), ends.tolist(), on_error='raise')
+  found = []
+  for path, start, end in zip(paths, starts.tolist(), ends.tolist(), strict=True):
+    with open(path, 'rb', buffering=0) as file:
+      found.append(os.pread(file.fileno(), end - start, start))
+  return found
+
+
+def _content(
+  fs: Any,
+  paths: list[str],
+  file: NDArray[np.int32],
+  start: NDArray[np.int64],
+  length: NDArray[np.int64],
+) -> list[int]:
+  """Returns checksums of some images with all that lies around each, labels too."""
+  if not len(file):
+    return []
+  rows = np.unique(np.linspace(0, len(file) - 1, _SAMPLED).astype(np.int64))
+  before, after = np.maximum(rows - 1, 0), np.minimum(rows + 1, len(file) - 1)
+  begins = np.where(
+    (before < rows) & (file[before] == file[rows]), start[before] + length[before], 0
+  )
+  ends = np.where(
+    (after > rows) & (file[after] == file[rows]),
+    start[after],
+    start[rows] + length[rows],
+  )
+  found = read(fs, [paths[i] for i in file[rows]], begins, ends)
+  return [zlib.crc32(part) for part in found]
 
 
 def scan(
   fs: Any, path: str, size: int, label_key: str
-) -> tuple[NDArray[np.int64], NDArray[np.int64], list[list[int]]]:
-  """Returns the first byte and the length of each image of a file, and its labels.
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]]:
+  """Returns the first byte, the length and the labels `[N, K]` of each image of a file.
 
   Raises:
     UserError: for a torn file, an image without labels and labels without an image.
@@ -136,7 +198,10 @@ def scan(
     ) from error
   except (OSError, tarfile.TarError) as error:
     raise UserError(f'{path} is no whole tar file ({error}); fetch it anew') from error
-  return np.array(starts, np.int64), np.array(lengths, np.int64), labels
+  table = np.full((len(labels), max(map(len, labels), default=1) or 1), -1, np.int32)
+  for row, values in zip(table, labels, strict=True):
+    row[: len(values)] = values
+  return np.array(starts, np.int64), np.array(lengths, np.int64), table
 
 
 def _labels(content: bytes, suffix: str, label_key: str) -> list[int] | None:
@@ -144,10 +209,12 @@ def _labels(content: bytes, suffix: str, label_key: str) -> list[int] | None:
   if suffix == 'cls':
     found = [int(word) for word in content.decode().replace(',', ' ').split()]
   else:
-    value = json.loads(content).get(label_key)
+    fields = json.loads(content)
+    value = fields.get(label_key) if isinstance(fields, dict) else None
     if value is None:
       return None
-    found = [int(label) for label in (value if isinstance(value, list) else [value])]
-  if wrong := [label for label in found if label < 0]:
-    raise ValueError(f'{wrong[0]} is below 0')
+    found = value if isinstance(value, list) else [value]
+  for label in found:
+    if type(label) is not int or not 0 <= label < 2**31:
+      raise ValueError(f'{label!r} is none')
   return found

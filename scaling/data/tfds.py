@@ -6,6 +6,7 @@ one square shape is decoded into memory once; of any other, the records are read
 batch.
 """
 
+import concurrent.futures
 import os
 import pathlib
 from typing import Any
@@ -46,6 +47,10 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
     raise UserError(
       f'data.name={data.name!r} is not in {folder} and TFDS does not know it; correct'
       f' it, pass --data_dir, or prepare the set by {build}'
+    ) from error
+  except Exception as error:  # protobuf's own, of a description that is torn
+    raise UserError(
+      f'{data.name} in {folder} cannot be read ({error}); prepare the set anew'
     ) from error
   if not prepared:
     raise UserError(
@@ -94,14 +99,16 @@ def _split(
     ) from error
 
   shards = [
-    Shard(part.filename, part.skip, part.take) for part in info.file_instructions
+    Shard(part.filename, part.skip, part.take, part.examples_in_shard)
+    for part in info.file_instructions
   ]
-  for part in info.file_instructions:
-    if (found := count(part.filename)) != part.examples_in_shard:
-      raise UserError(
-        f'{part.filename} has {found} records of {part.examples_in_shard}; prepare the '
-        'set anew'
-      )
+  with concurrent.futures.ThreadPoolExecutor(16) as threads:
+    found = threads.map(count, [shard.path for shard in shards])
+    for shard, number in zip(shards, found, strict=True):
+      if number != shard.total:
+        raise UserError(
+          f'{shard.path} has {number} records of {shard.total}; prepare the set anew'
+        )
   records = Records(shards)
   return make_split(
     lambda ids: [
@@ -114,7 +121,7 @@ def _split(
     fingerprint=fingerprint(
       builder.info.full_name,
       builder.info.dataset_size,
-      [(pathlib.Path(path).name, skip, take) for path, skip, take in shards],
+      [(pathlib.Path(path).name, skip, take) for path, skip, take, _ in shards],
       label_names,
     ),
   )

@@ -72,6 +72,7 @@ def test_without_a_test_list_a_part_is_held_back(on_csv, write):
 
 def test_columns_stand_in_any_order_beside_others(on_csv, write, tmp_path):
   rows = ['2024,dog,images/a.png', '2025,"cat, big",images/b.png']
+  write('images', 'images/a.png', 'images/b.png')
   folder = write('train', *rows, header='\ufeffyear,label,path')
   write('test', *rows, header='year,label,path')
   on_csv.num_classes = 2
@@ -109,12 +110,12 @@ def test_fingerprint_follows_the_files(on_csv, write, tmp_path):
   assert sources.load(on_csv, folder)[0].fingerprint != before
 
 
-def test_a_missing_file_is_found_when_it_is_read(on_csv, write):
+@pytest.mark.parametrize('load', [sources.load, sources.load_as_found])
+def test_a_missing_file_is_named_with_its_line(on_csv, write, load):
   folder = write('train', 'images/a.png,dog', 'nowhere/b.png,cat')
   write('test', 'images/a.png,emu')
-  train, _ = sources.load(on_csv, folder)
   with pytest.raises(UserError) as error:
-    train.encoded(np.array([0, 1]))
+    load(on_csv, folder)[0].encoded(np.array([0, 1]))
   assert str(error.value) == (
     f'{folder}/nowhere/b.png cannot be read (No such file or directory); '
     f'{folder}/train.csv, line 3 names it'

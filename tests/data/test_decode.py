@@ -2,6 +2,7 @@
 
 import io
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +61,29 @@ def test_sixteen_bits_keep_the_upper_byte():
   deep = np.array([[0, 255, 256], [4660, 65279, 65535]], np.uint16)
   pixels = decode(encode(Image.fromarray(deep), 'PNG'), 1, 'x')
   assert pixels[..., 0].tolist() == [[0, 0, 1], [18, 254, 255]]
+
+
+def test_sixteen_bits_in_colour():
+  deep = np.array([[[0, 255, 256]], [[4660, 65279, 65535]]], np.uint16)
+  expected = [[[0, 0, 1]], [[18, 254, 255]]]
+  for pixels, wanted in (
+    (deep, expected),
+    (deep[..., 1], np.array(expected)[..., 1:2]),
+  ):
+    encoded = cv2.imencode('.png', pixels[..., ::-1] if pixels.ndim == 3 else pixels)[1]
+    found = decode(encoded.tobytes(), 3, 'x').astype(int)
+    # OpenCV divides by 257 and rounds, where others drop the lower byte.
+    assert np.abs(found - wanted).max() <= 1
+
+
+def test_webp():
+  lossless = encode(Image.fromarray(COLOURS), 'WEBP', lossless=True)
+  assert (decode(lossless, 3, 'x') == COLOURS).all()
+  alpha = np.concatenate([COLOURS, np.full((5, 7, 1), 200, np.uint8)], axis=-1)
+  lossless = encode(Image.fromarray(alpha), 'WEBP', lossless=True)
+  assert (decode(lossless, 3, 'x') == COLOURS).all()
+  with pytest.raises(CorruptError, match=r'a\.webp is no readable image'):
+    decode(lossless[: len(lossless) // 2], 3, 'a.webp')
 
 
 def test_palettes_and_moving_pictures():

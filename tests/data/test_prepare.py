@@ -139,7 +139,7 @@ def test_records_are_examples(files, tmp_path):
   written = shards['train', 0]
   path = folder / plan.file_name('train', 0)
   assert written.num_images == records.count(str(path)) == 5
-  read = records.Records([records.Shard(str(path), 0, 5)])(np.arange(5))
+  read = records.Records([records.Shard(str(path), 0, 5, 5)])(np.arange(5))
   assert written.num_bytes == sum(map(len, read))
   for record, image in zip(read, plan.ids('train', 0), strict=True):
     feature = tf_example_pb2.Example.FromString(record).features.feature

@@ -38,7 +38,10 @@ def shards(tmp_path):
 
 
 def test_records_by_number_over_shards(shards):
-  parts = [Shard(shards[0], 1, 2), Shard(shards[1], 0, 1), Shard(shards[2], 2, 3)]
+  parts = [
+    Shard(path, skip, take, count(path))
+    for path, skip, take in zip(shards, (1, 0, 2), (2, 1, 3), strict=True)
+  ]
   records = Records(parts)
   flat = [b'0:1', b'0:2', b'1:0', b'2:2', b'2:3', b'2:4']
   assert len(records) == 6
@@ -54,7 +57,7 @@ def test_records_by_number_over_shards(shards):
 
 
 def test_threads_read_at_once(shards):
-  records = Records([Shard(path, 0, count(path)) for path in shards])
+  records = Records([Shard(path, 0, count(path), count(path)) for path in shards])
   expected = records(np.arange(9))
   with concurrent.futures.ThreadPoolExecutor(8) as threads:
     for found in threads.map(lambda _: records(np.arange(9)), range(200)):
@@ -66,13 +69,13 @@ def test_more_files_than_a_thread_keeps_open(tmp_path, monkeypatch):
   paths = [tmp_path / f'{i}' for i in range(10)]
   for i, path in enumerate(paths):
     write(path, [str(i).encode()])
-  records = Records([Shard(str(path), 0, 1) for path in paths])
+  records = Records([Shard(str(path), 0, 1, 1) for path in paths])
   ids = np.random.default_rng(0).integers(10, size=50)
   assert records(ids) == [str(i).encode() for i in ids]
 
 
 def test_a_file_that_goes_away_is_named(shards, tmp_path):
-  records = Records([Shard(path, 0, 1) for path in shards])
+  records = Records([Shard(path, 0, 1, count(path)) for path in shards])
   (tmp_path / '1.array_record').unlink()
   with pytest.raises(UserError, match=r'record 0 of .*1\.array_record cannot be read'):
     records(np.arange(3))
@@ -164,18 +167,56 @@ def test_records_of_another_kind(tmp_path, data, png):
     [b'text', example(png(np.zeros((9, 9, 3), np.uint8)), 7)],
   )
   write(tmp_path / 'test.array_record', [b'text'])
-  train, _ = sources.load(data, str(tmp_path))
-  with pytest.raises(UserError, match=r'no tf\.train\.Example with bytes as'):
-    train.encoded(np.array([0]))
   with pytest.raises(UserError, match=r'record 1 of train\.array_record has label 7'):
-    train.labels(np.array([1]))
+    sources.load(data, str(tmp_path))
+  train, _ = sources.load_as_found(data, str(tmp_path))
+  assert train.encoded(np.array([0])) == [b'']
+  with pytest.raises(UserError, match=r'record 0 .* a record without data\.image_key'):
+    decode(train.encoded(np.array([0]))[0], 3, train.where(0))
+  assert train.labels(np.array([0])).max() == -1
+
+
+def test_a_set_prepared_anew_is_another_set(folder, data, png):
+  """The files have the same names and sizes: they are padded to whole blocks."""
+  before, _ = sources.load(data, str(folder))
+  path = folder / 'train-0.array_record'
+  size = path.stat().st_size
+  read = Records([Shard(str(path), 0, 4, 4)])
+  records = read(np.arange(4))
+  for changed in (records[::-1], [records[0], *records[2:], records[1]]):
+    write(path, changed)
+    assert path.stat().st_size == size
+    sources._load.cache_clear()
+    assert sources.load(data, str(folder))[0].fingerprint != before.fingerprint
+  write(path, records)
+  sources._load.cache_clear()
+  assert sources.load(data, str(folder))[0].fingerprint == before.fingerprint
+  write(path, [*records, records[0]])
+  assert path.stat().st_size == size
+  sources._load.cache_clear()
+  with pytest.raises(
+    UserError, match=r'train-0.* has 5 records, and its index says 4;'
+  ):
+    sources.load(data, str(folder))
+
+
+@pytest.mark.parametrize('count', ['"4"', '-3', '4.5', 'null'])
+def test_an_index_with_odd_counts(folder, data, count):
+  sources.load(data, str(folder))
+  sources._load.cache_clear()
+  path = folder / 'train.index.json'
+  known = json.loads(path.read_text())
+  known['train-0.array_record'][1] = json.loads(count)
+  path.write_text(json.dumps(known))
+  with pytest.raises(UserError, match=r'train\.index\.json is no index .*; remove it'):
+    sources.load(data, str(folder))
 
 
 def test_images_that_cannot_be_read(folder, data, png, tmp_path):
   from scaling.data.skipped import Skipped
 
   good = [example(png(np.full((9, 9, 3), i, np.uint8)), i % 3) for i in range(40)]
-  bad = [example(b'', 0), example(good[0][:50], 1), example(b'\xff\xd8\xff', 2)]
+  bad = [example(b'', 0), b'no Example', example(b'\xff\xd8\xff', 2)]
   write(folder / 'some-train.array_record', [*good[:20], *bad, *good[20:]])
   write(folder / 'some-test.array_record', [*good[:5], *bad, *good[5:8]])
   data.update(train_split='some-train', test_split='some-test')

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from scaling.data import sources
+from scaling.data import sources, split
 from scaling.errors import UserError
 
 FASHION = pathlib.Path('/usr/share/datasets/fashion-mnist')
@@ -186,6 +186,30 @@ def test_folder_fingerprint_follows_the_files(on_folder, tmp_path, png):
   (tmp_path / 'two' / 'b' / '1.PNG').rename(tmp_path / 'two' / 'b' / '9.PNG')
   changed = sources.load(on_folder, str(tmp_path / 'two'))
   assert {s.fingerprint for s in changed}.isdisjoint(prints)
+
+
+def test_pixels_that_changed_are_other_images(on_folder, tmp_path, png):
+  fill(tmp_path, {'a': 3, 'b': 3}, png)
+  before, _ = sources.load(on_folder, str(tmp_path))
+  sources._load.cache_clear()
+  path = next((tmp_path / 'a').iterdir())
+  content = bytearray(path.read_bytes())
+  content[-20] ^= 1  # of the same size
+  path.write_bytes(content)
+  assert sources.load(on_folder, str(tmp_path))[0].fingerprint != before.fingerprint
+  images, labels = np.zeros((900, 4, 4, 1), np.uint8), np.zeros((900, 1), np.int32)
+  prints = {split.in_memory(images, labels, ['a']).fingerprint}
+  images[701, 2, 2] = 1
+  prints.add(split.in_memory(images, labels, ['a']).fingerprint)
+  assert len(prints) == 2
+
+
+@pytest.mark.parametrize('source', ['array_record', 'csv', 'folder', 'idx', 'tfds'])
+def test_sources_that_need_a_disk_say_so(data, source):
+  data.update(source=source, num_classes=2)
+  for load in (sources.load, sources.load_as_found):
+    with pytest.raises(UserError, match=r'gs://b/x: .* mount the bucket, or use .*tar'):
+      load(data, 'gs://b/x')
 
 
 def test_folder_bad_input(on_folder, tmp_path, png):

@@ -151,7 +151,7 @@ def test_broken_files(folder, data, png):
     r'labels of /a are no class numbers', members=[('a.png', image), ('a.json', b'{')]
   )
   refuses(
-    r'labels of /a are no class numbers \(-1 is below 0\)',
+    r'labels of /a are no class numbers \(-1 is none\)',
     members=[('a.png', image), ('a.cls', b'-1')],
   )
   refuses(r'it has no mark of its end', whole[: len(whole) // 2 // 512 * 512])
@@ -169,6 +169,48 @@ def test_a_set_that_changed_since_it_was_indexed(folder, data):
     sources.load(data, str(folder))
   (folder / '.train.label.index' / 'files.json').write_text('torn')
   with pytest.raises(UserError, match=r'is no whole index .*; remove it'):
+    sources.load(data, str(folder))
+
+
+def test_a_set_of_the_same_size_with_other_labels(folder, data):
+  before, _ = sources.load(data, str(folder))
+  path = folder / 'train-0.tar'
+  content, index = path.read_bytes(), folder / '.train.label.index'
+  path.write_bytes(content.replace(b'0\n' + bytes(510), b'2\n' + bytes(510)))
+  assert path.stat().st_size == len(content)
+  sources._load.cache_clear()
+  with pytest.raises(UserError, match=r'others than it was made of, of the same size'):
+    sources.load(data, str(folder))
+  shutil.rmtree(index)
+  after, _ = sources.load(data, str(folder))
+  assert after.fingerprint != before.fingerprint
+  assert after.labels(np.arange(2)).tolist() == [[2, -1], [1, -1]]
+
+
+@pytest.mark.parametrize('label', ['999999999999', '[1, {}]', '{"x": 1}', '1.7', '"a"'])
+def test_labels_of_another_type(folder, data, png, label):
+  image = png(np.zeros((9, 9, 3), np.uint8))
+  text = f'{{"label": {label}}}'.encode()
+  write(folder / 'train-0.tar', [('a.png', image), ('a.json', text)])
+  with pytest.raises(
+    UserError, match=r'train-0\.tar: the labels of /a are no class num'
+  ):
+    sources.load(data, str(folder))
+  write(folder / 'train-0.tar', [('a.png', image), ('a.json', b'[1]')])
+  with pytest.raises(UserError, match=r"/a is without .*'label'"):
+    sources.load(data, str(folder))
+
+
+@pytest.mark.parametrize(
+  ('name', 'content'),
+  [('start.npy', b'torn'), ('length.npy', None), ('files.json', b'[]')],
+)
+def test_a_damaged_index(folder, data, name, content):
+  sources.load(data, str(folder))
+  sources._load.cache_clear()
+  path = folder / '.train.label.index' / name
+  path.unlink() if content is None else path.write_bytes(content)
+  with pytest.raises(UserError, match=r'index is no whole index .*; remove it'):
     sources.load(data, str(folder))
 
 

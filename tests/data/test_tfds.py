@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scaling.data import examples, sources
+from scaling.data.records import Records, Shard
 from scaling.errors import UserError
 
 CIFAR_DIR = os.environ.get('SCALING_TFDS_DIR')
@@ -203,6 +204,64 @@ def test_tfds_truncated_file(on_tfds, tfds_dir, tmp_path):
   path.write_bytes(path.read_bytes()[:3000])
   with pytest.raises(UserError, match=r'no whole ArrayRecord file .*prepare it anew'):
     sources.load(on_tfds, str(tmp_path))
+
+
+@pytest.fixture
+def several(on_tfds, tfds_dir, tmp_path):
+  """A copy of the set in three shards of 7, 7 and 6 images."""
+  import json
+  import shutil
+
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
+  home = tmp_path / 'tiny_single' / '1.0.0'
+  (path,) = home.glob('*-train.array_record*')
+  records = Records([Shard(str(path), 0, 20, 20)])(np.arange(20))
+  path.unlink()
+  for i in range(3):
+    name = path.name.replace('00000-of-00001', f'{i:05}-of-00003')
+    writer = ArrayRecordWriter(str(home / name), 'group_size:1')
+    for record in records[7 * i : 7 * i + 7]:
+      writer.write(record)
+    writer.close()
+  info = json.loads((home / 'dataset_info.json').read_text())
+  for split in info['splits']:
+    if split['name'] == 'train':
+      split['shardLengths'] = ['7', '7', '6']
+  (home / 'dataset_info.json').write_text(json.dumps(info))
+  return tmp_path
+
+
+@pytest.mark.parametrize('part', ['30%:80%', '5:20', '-3:', '0:', '6:8'])
+def test_parts_over_several_shards(on_tfds, several, tfds_dir, part):
+  whole, _ = sources.load(on_tfds, str(tfds_dir))
+  numbers = [int(n[:-1]) / 5 if '%' in n else int(n or 0) for n in part.split(':')]
+  start, end = int(numbers[0]), int(numbers[1]) or None
+  on_tfds.train_split = f'train[{part}]'
+  train, _ = sources.load(on_tfds, str(several))
+  expected = whole.images(np.arange(20))[slice(start, end)]
+  assert (train.images(np.arange(train.num_images)) == expected).all()
+
+
+def test_shards_that_are_not_those_described(on_tfds, several):
+  home = several / 'tiny_single' / '1.0.0'
+  _, second, _ = sorted(home.glob('*-train.array_record*'))
+  info = (home / 'dataset_info.json').read_text()
+  (home / 'dataset_info.json').write_text(info.replace('"7", "7"', '"8", "6"'))
+  with pytest.raises(UserError, match=r'00000-of-00003 has 7 records of 8; prepare'):
+    sources.load(on_tfds, str(several))
+  (home / 'dataset_info.json').write_text(info)
+  second.unlink()
+  with pytest.raises(UserError, match=r'00001-of-00003 is no whole ArrayRecord file'):
+    sources.load(on_tfds, str(several))
+  on_tfds.train_split = 'train[5:3]'
+  for load in (sources.load, sources.load_as_found):
+    with pytest.raises(UserError, match=r'train\[5:3\]'):
+      load(on_tfds, str(several))
+  (home / 'dataset_info.json').write_text('{')
+  with pytest.raises(UserError, match=r'tiny_single in .* cannot be read .*prepare'):
+    sources.load(on_tfds, str(several))
 
 
 @pytest.mark.skipif(not CIFAR_DIR, reason='needs SCALING_TFDS_DIR with cifar10 in it')
