@@ -47,36 +47,70 @@ class Pack:
     self._lock = threading.Lock()
     self._meetings: dict[str, _Meeting] = {}
 
-  def join(self, program: Program) -> '_Meeting':
-    """Returns where one more cell of a program makes its updates, until it leaves."""
+  def join(self, program: Program, make_update: Callable[[], Update]) -> '_Meeting':
+    """Returns where one more cell of a program makes its updates, until it leaves.
+
+    The first one of a program compiles that of all, and finds out what it gains.
+
+    Args:
+      program: of the cell.
+      make_update: makes an update like the cell's own, to try with.
+    """
     with self._lock:
       if program.key not in self._meetings:
-        self._meetings[program.key] = _Meeting(program, self.size, self._gain)
+        self._meetings[program.key] = _Meeting(program, self.size)
       meeting = self._meetings[program.key]
-    meeting.join()
+    meeting.join(make_update, self._gain)
     return meeting
 
 
 class _Meeting:
   """The cells of one program."""
 
-  def __init__(
-    self,
-    program: Program,
-    size: int,
-    gain: Callable[[str, Callable[[], float]], float] | None,
-  ):
-    self._program, self._size, self._gain = program, size, gain
+  def __init__(self, program: Program, size: int):
+    self._program, self._size = program, size
     self._lock = threading.Lock()
     self._members = 0
     self._waiting: list[tuple[Update, Future[Updated]]] = []
     self._fillers: list[State] = []
-    self._apart = False
+    self._ready = self._apart = False
 
-  def join(self) -> None:
+  def join(
+    self,
+    make_update: Callable[[], Update],
+    gain: Callable[[str, Callable[[], float]], float] | None,
+  ) -> None:
     """Has all others wait for one more."""
     with self._lock:
+      if not self._ready:
+        self._prepare(make_update, gain)
       self._members += 1
+
+  def _prepare(
+    self,
+    make_update: Callable[[], Update],
+    gain: Callable[[str, Callable[[], float]], float] | None,
+  ) -> None:
+    """Compiles, and decides whether to go together: before there is any update, or it
+    would depend on who came when.
+    """
+    if gain is None:
+      self._program.packed(self._size)
+    else:
+      found = gain(self._program.key, lambda: self._try(make_update()))
+      self._apart = found < WORTH
+      how = 'one by one' if self._apart else 'together'
+      LOG.info('%d cells are %.2f times as fast together: %s', self._size, found, how)
+    self._ready = True
+
+  def _try(self, update: Update) -> float:
+    """Returns how many times as fast cells are together; 0 if they cannot be."""
+    try:
+      return times_as_fast(self._program, [update] * self._size)
+    except Exception as error:  # XLA's, of memory most of all
+      reason = (str(error).splitlines() or [''])[0]
+      LOG.warning('%d cells cannot be trained together: %s', self._size, reason)
+      return 0.0
 
   def leave(self) -> None:
     """Has nobody wait for one of them any more."""
@@ -110,15 +144,6 @@ class _Meeting:
       future.set_result(one)
 
   def _make(self, updates: Sequence[Update]) -> Sequence[Updated]:
-    if self._gain is not None:
-      # Before the first update, or it would depend on who came when.
-      like = [updates[0]] * self._size
-      gain = self._gain(self._program.key, lambda: times_as_fast(self._program, like))
-      self._gain, self._apart = None, gain < WORTH
-      how = 'one by one' if self._apart else 'together'
-      LOG.info('%d cells are %.2f times as fast together: %s', self._size, gain, how)
-    if self._apart:
-      return [self._program.train_step(*update) for update in updates]
     missing = self._size - len(updates)
     while len(self._fillers) < missing:
       self._fillers.append(_copy(updates[0][0]))

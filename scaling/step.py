@@ -329,6 +329,18 @@ def abstract_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
   return {name: jax.ShapeDtypeStruct(*shape) for name, shape in shapes.items()}
 
 
+def empty_batch(config: ConfigDict, mesh: Mesh) -> dict[str, jax.Array]:
+  """Returns a training batch of zeros, to try a program with."""
+  rows = sharding.process_rows(config.train.batch_size)
+  return sharding.put_batch(
+    {
+      name: np.zeros((rows.stop - rows.start, *spec.shape[1:]), spec.dtype)
+      for name, spec in abstract_batch(config).items()
+    },
+    mesh,
+  )
+
+
 def abstract_test_batch(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
   """Returns the shapes of a batch of test images."""
   size = config.log.eval_batch_size

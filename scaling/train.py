@@ -189,9 +189,20 @@ def train(
     saved_at = time.monotonic()
     pending = None  # the newest update's metrics, still on their way
     tracing = False
-    together = pack.join(program) if pack else None
-    update = together.update if together else program.train_step
+    together = None
     try:
+      if pack:
+        with clock.measure('compile'):
+          together = pack.join(
+            program,
+            lambda: (
+              program.init(init_key),
+              step.empty_batch(config, mesh),
+              augment_key,
+              schedule,
+            ),
+          )
+      update = together.update if together else program.train_step
       while True:
         # `done` updates are made; the rows and the checkpoint of this step say so.
         last = done == num_steps

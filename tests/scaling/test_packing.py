@@ -1,8 +1,11 @@
 """Cells that make their updates together come to what each comes to alone."""
 
 import concurrent.futures
+import dataclasses
+import functools
 import json
 import logging
+import time
 
 import jax
 import numpy as np
@@ -140,6 +143,47 @@ def test_they_are_together_only_where_it_is_faster(
     else:
       reference = alone[i]
     assert_same_run(config, folders[i], reference)
+
+
+def test_what_does_not_fit_together_is_trained_one_by_one(
+  configs, alone, tmp_path, caplog, monkeypatch
+):
+  def no_room(self, size):
+    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 17 GB')
+
+  compile_program = step.compile_program
+  monkeypatch.setattr(
+    step,
+    'compile_program',
+    lambda *args, **options: dataclasses.replace(
+      compile_program(*args, **options), packed=functools.partial(no_room, None)
+    ),
+  )
+  folders = [tmp_path / '0', tmp_path / '1']
+  last = train_side_by_side(configs, folders, Pack(2, lambda _, measure: measure()))
+  assert [row['step'] for row in last] == [12, 20]
+  assert '2 cells cannot be trained together: RESOURCE_EXHAUSTED' in caplog.text
+  for config, folder, reference in zip(configs, folders, alone, strict=True):
+    assert_same_run(config, folder, reference)
+
+
+def test_compiling_for_all_is_no_training(tiny_config, tmp_path, monkeypatch):
+  packed = step.compile_program(tiny_config(), sharding.make_mesh()).packed
+
+  def slow(size):
+    time.sleep(3)
+    return packed(size)
+
+  compile_program = step.compile_program
+  monkeypatch.setattr(
+    step,
+    'compile_program',
+    lambda *args, **options: dataclasses.replace(
+      compile_program(*args, **options), packed=slow
+    ),
+  )
+  row = train(tiny_config(), tmp_path, pack=Pack(2))
+  assert row['time/compile_seconds'] >= 3
 
 
 def test_cells_of_other_programs_do_not_wait_for_each_other(
