@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from experiments import ledger, sweep
+from scaling import metrics
 
 _JSON = ('config.json', 'manifest.json', ledger.NAME)
 _SAME = (
@@ -51,10 +52,15 @@ def _read(cell: pathlib.Path) -> tuple[dict[str, Any], list[str]]:
   for name in _JSON:
     files[name] = {}
     try:
-      files[name] = json.loads((cell / name).read_bytes())
+      content = json.loads((cell / name).read_bytes())
+      if not isinstance(content, dict):
+        raise ValueError('it holds no fields')
+      if name == ledger.NAME:
+        ledger.Status(**content)
+      files[name] = content
     except FileNotFoundError:
       continue
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:
       torn.append(
         f'{cell.name}: {name} cannot be read ({error}); delete it and run the same command'
         if name != 'config.json'
@@ -96,6 +102,13 @@ def _contradictions(cell: pathlib.Path, files: Mapping[str, Any]) -> Iterator[st
     )
   if status.state == 'done' and not files['manifest.json']:
     yield f'{cell.name}: done, but it has no manifest.json'
+  if status.state == 'done':
+    last, steps = metrics.last_row(cell / 'metrics.jsonl'), files['manifest.json']
+    if last.get('step') != steps.get('steps', last.get('step', -1)):
+      yield (
+        f'{cell.name}: done, but its metrics end at step {last.get("step", "none")}; delete '
+        'the folder of the cell and run the same command'
+      )
   if left := sorted(path.name for path in cell.glob('.*.json.*')):
     yield f'{cell.name}: {", ".join(left)} left by a writer that was killed; delete it'
 

@@ -136,6 +136,12 @@ def parse(name: str, words: Sequence[str]) -> Args:
   for flag in VERBS[name].required:
     if parsed[flag] is None:
       raise UserError(f'--{flag} is missing; for example: {VERBS[name].example}')
+  workdir = parsed.get('workdir')
+  if workdir is not None and (not workdir or '://' in workdir):
+    raise UserError(
+      f'--workdir={workdir} is no folder; name one of a disk that all workers see, such as '
+      'a mounted bucket'
+    )
   if len(rest) != len(VERBS[name].words):
     wanted = ' and '.join(VERBS[name].words) or 'no word'
     raise UserError(

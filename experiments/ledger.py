@@ -82,7 +82,7 @@ def read_status(cell: Folder) -> Status:
   if isinstance(cell, str):
     return _read(cell)[0]
   try:
-    return _parse((cell / NAME).read_bytes())
+    return _parse((cell / NAME).read_bytes(), cell)
   except FileNotFoundError:
     return Status()
 
@@ -275,13 +275,19 @@ class Lease:
     (self.cancelled if cancelled else self.lost).set()
 
 
-def _parse(value: bytes) -> Status:
-  return Status(**json.loads(value))
+def _parse(value: bytes, cell: Folder) -> Status:
+  try:
+    return Status(**json.loads(value))
+  except (ValueError, TypeError) as error:
+    raise UserError(
+      f'{cell}/{NAME} cannot be read ({error}); delete it and run the same command: the '
+      'cell goes on from its checkpoints'
+    ) from error
 
 
 def _read(cell: Folder) -> tuple[Status, bytes]:
   value, generation = store.read(cell, NAME)
-  return Status() if value is None else _parse(value), generation
+  return Status() if value is None else _parse(value, cell), generation
 
 
 def _write(cell: Folder, status: Status, generation: bytes) -> bytes:

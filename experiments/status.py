@@ -131,7 +131,7 @@ def read_progress(cell: Expected, before: Progress | None = None) -> Progress:
   row, steps, num_devices = {}, cell.steps, 1
   if status.attempts:
     row = metrics.last_row(cell.folder / 'metrics.jsonl')
-    with contextlib.suppress(FileNotFoundError, KeyError):
+    with contextlib.suppress(FileNotFoundError, KeyError, ValueError, TypeError):
       manifest = json.loads((cell.folder / 'manifest.json').read_bytes())
       steps, num_devices = manifest['steps'], manifest['num_devices']
   return Progress(

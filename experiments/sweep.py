@@ -141,7 +141,7 @@ def write_study(
     there, generation = store.read(workdir, 'study.json')
     fields, listed = config_lib.plain(config), own
     if there is not None:
-      study = json.loads(there)
+      study = _parse(there, workdir)
       listed = {cell['name']: cell for cell in study['cells']} | own
       swept = {name for cell in listed.values() for name in cell['overrides']}
       difference = config_lib.first_difference(
@@ -198,6 +198,19 @@ def find_cell(workdir: pathlib.Path, text: str) -> pathlib.Path:
   return cell_folder(workdir, found[0])
 
 
+def _parse(content: bytes, workdir: pathlib.Path) -> dict[str, Any]:
+  try:
+    study = json.loads(content)
+    if not (isinstance(study, dict) and {'cells', 'config'} <= study.keys()):
+      raise ValueError('it has no cells')
+  except ValueError as error:
+    raise UserError(
+      f'{workdir / "study.json"} cannot be read ({error}); delete it and run the same sweep '
+      'command, which writes it anew'
+    ) from error
+  return study
+
+
 def read_study(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the content of study.json.
 
@@ -205,7 +218,7 @@ def read_study(workdir: pathlib.Path) -> dict[str, Any]:
     UserError: if there is none.
   """
   try:
-    return json.loads((workdir / 'study.json').read_text())
+    return _parse((workdir / 'study.json').read_bytes(), workdir)
   except FileNotFoundError:
     raise UserError(
       f'{workdir} holds no study; start one with `scaling sweep --config=CONFIG '

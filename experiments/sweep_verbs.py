@@ -114,8 +114,20 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
     for cell in seen:
       if cell.state == 'preempted' and cell.status.reason:
         raise UserError(f'the workers ended early: {cell.name}: {cell.status.reason}')
-    raise UserError(f'the workers ended early; {workdir / "logs"} says why')
+    raise UserError(f'the workers ended early{_last_line(workdir / "logs")}')
   return FAILED if any(cell.state == 'failed' for cell in seen) else OK
+
+
+def _last_line(logs: pathlib.Path) -> str:
+  """Returns where the last word of the workers stands, and what it is."""
+  newest = max(
+    logs.glob('worker*.log'), key=lambda path: path.stat().st_mtime, default=None
+  )
+  if newest is None:
+    return f'; {logs} has no word of them'
+  lines = newest.read_text(encoding='utf-8', errors='replace').split('\n')
+  said = [line for line in lines if line.strip()]
+  return f'; {newest} ends with: {said[-1][:300]}' if said else f'; {newest} is empty'
 
 
 def _check_starts(workdir: pathlib.Path, told: orders.Orders, own: set[str]) -> None:

@@ -82,7 +82,12 @@ def load_cells(args: Args) -> tuple[Any, list[sweep.Cell]]:
       f'{args.config_file} has no get_sweep(); add one that returns the overrides of '
       'each cell, or train this one cell with `scaling train`'
     )
-  config, listed = args.config, module['get_sweep']()
+  try:
+    config, listed = args.config, list(module['get_sweep']())
+  except Exception as error:  # whatever the user's own code raises
+    raise UserError(
+      f'{args.config_file}: get_sweep() fails with {type(error).__name__}: {error}'
+    ) from error
   pinned = args.overrides
   if config.smoke:
     pinned = {k: v for k, v in pinned.items() if k == 'seed'}
@@ -158,6 +163,9 @@ def run_train(args: Args) -> int:
   )
   state = worker.run_cell(workdir, lease, told, stop, profile_steps=args.profile)
   if state == 'failed':
+    if not (workdir / 'manifest.json').exists():
+      # It never began: the folder is free for a config that can be.
+      (workdir / 'config.json').unlink(missing_ok=True)
     raise UserError(ledger.read_status(workdir).reason or 'failed')
   if state != 'done':
     print(f'{state}; the same command goes on from here', file=sys.stderr)

@@ -244,10 +244,14 @@ def run_cell(
   with _logged_to(log):
     LOG.info('cell %s', cell.name)
     state, reason = 'done', ''
-    stalled = (
-      f'no step for {orders.stall_seconds:g} s; stacks of its threads in {log.name}'
-    )
-    hung = (lambda: lease.failed(stalled)) if lease else (lambda: None)
+
+    def hung() -> None:
+      if lease:
+        lease.failed(
+          f'no step for {orders.stall_seconds:g} s {_when(cell)}; stacks of its threads in '
+          f'{log.name}; where a test, a save or compiling takes longer, raise --stall_seconds'
+        )
+
     try:
       with watchdog(orders.stall_seconds, log, hung) as beat:
 
@@ -319,13 +323,16 @@ def describe(error: Exception, cell: pathlib.Path) -> str:
   return reason
 
 
+def _when(cell: pathlib.Path) -> str:
+  step = metrics.last_row(cell / 'metrics.jsonl').get('step')
+  return 'before the first row of metrics' if step is None else f'after step {step}'
+
+
 def out_of_memory(cell: pathlib.Path) -> str:
   """Returns when a cell ran out of memory, and what to try."""
   train = json.loads((cell / 'config.json').read_text())['train']
-  step = metrics.last_row(cell / 'metrics.jsonl').get('step')
-  when = 'before the first row of metrics' if step is None else f'after step {step}'
   return (
-    f'out of memory {when}; try a train.batch_size below {train["batch_size"]}, '
+    f'out of memory {_when(cell)}; try a train.batch_size below {train["batch_size"]}, '
     f'train.accumulate_steps above {train["accumulate_steps"]}, or '
     'model.dtype=bfloat16'
   )

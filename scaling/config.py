@@ -222,6 +222,11 @@ def check(config: ConfigDict) -> None:
       f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
       'set the other to 0'
     )
+  if config.model.ops == 'onednn' and config.model.name != 'resnet':
+    raise UserError(
+      f'model.ops=onednn is for model.name=resnet; a {config.model.name} has no such form, '
+      'use model.ops=auto'
+    )
   _check_schedule(config.optim)
   _check_init(config)
   _check_transfer(config.transfer)
@@ -259,6 +264,7 @@ def check(config: ConfigDict) -> None:
     )
   if config.train.loss == 'sigmoid' and config.train.label_smoothing:
     raise UserError('train.label_smoothing is for softmax; set it to 0 with sigmoid')
+  plain(config)  # nothing is infinite or without a text
 
 
 def _check_schedule(optim: ConfigDict) -> None:
@@ -329,23 +335,29 @@ def num_steps(config: ConfigDict, num_images: int) -> int:
   return math.ceil(config.train.epochs * num_images / config.train.batch_size)
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, name: str = '') -> Any:
   """Returns the value in JSON's types: references resolved, tuples as lists.
 
   Raises:
-    TypeError: for a value without a stable text, such as a function or an infinity.
+    UserError: for a value without a stable text, such as a function or an infinity,
+      with its name below the one given.
   """
   if isinstance(value, ConfigDict):
     value = value.to_dict()
   if isinstance(value, Mapping):
-    return {str(key): plain(item) for key, item in value.items()}
+    return {
+      str(key): plain(item, f'{name}.{key}' if name else str(key))
+      for key, item in value.items()
+    }
   if isinstance(value, list | tuple):
-    return [plain(item) for item in value]
+    return [plain(item, name) for item in value]
   if value is None or isinstance(value, bool | str | int):
     return value
   if isinstance(value, float) and math.isfinite(value):
     return value
-  raise TypeError(f'a config cannot hold {value!r}: it has no stable identity')
+  raise UserError(
+    f'{name or "a config"} cannot be {value!r}: it has no stable identity'
+  )
 
 
 def identity(config: ConfigDict | Mapping[str, Any]) -> str:

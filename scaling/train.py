@@ -89,8 +89,7 @@ def train(
   """
   config_lib.check(config)
   workdir = pathlib.Path(workdir)
-  write_config(config, workdir)
-  processes.meet('config')
+  _check_same_config(config, workdir)
 
   clock = Clock(pack.size if pack else 1)
   mesh = sharding.make_mesh(model_devices=model_devices)
@@ -102,6 +101,7 @@ def train(
     )
   subset = pipeline.make_subset(train_split, config.data)
   num_steps = config_lib.num_steps(config, subset.num_images)
+  schedule = optim.make_schedule(config, num_steps)
   checkpoints = Checkpoints(
     workdir / 'checkpoints',
     config.checkpoint.keep,
@@ -131,6 +131,8 @@ def train(
         config, mesh, cropped=train_split.encoded is not None, fsdp=fsdp
       )
     LOG.info('compiled in %.1f s', program.compile_seconds)
+    # Not before: who is told that a config cannot be shall have its folder for another.
+    write_config(config, workdir)
     if processes.is_first():
       about = manifest.make(
         config,
@@ -146,7 +148,6 @@ def train(
       files.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
     init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
-    schedule = optim.make_schedule(config, num_steps)
     done, last_saved = 0, None
     restored = checkpoints.restore(program.stored)
     if restored is None:
@@ -299,18 +300,28 @@ def write_config(config: ConfigDict, workdir: pathlib.Path) -> None:
   Raises:
     UserError: naming the first field that differs.
   """
+  _check_same_config(config, workdir)
   path = workdir / 'config.json'
-  fields = config_lib.plain(config)
-  if path.exists():
-    difference = config_lib.first_difference(json.loads(path.read_text()), fields)
-    if difference is not None:
-      raise UserError(
-        f'{workdir} was made by another config: {difference}; use another --workdir'
-      )
-    return
-  if processes.is_first():
+  if processes.is_first() and not path.exists():
     workdir.mkdir(parents=True, exist_ok=True)
-    files.write_atomically(path, json.dumps(fields, indent=2))
+    files.write_atomically(path, json.dumps(config_lib.plain(config), indent=2))
+
+
+def _check_same_config(config: ConfigDict, workdir: pathlib.Path) -> None:
+  path = workdir / 'config.json'
+  if not path.exists():
+    return
+  try:
+    there = json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(
+      f'{path} cannot be read ({error}); remove it, if this is the config it was made by'
+    ) from error
+  difference = config_lib.first_difference(there, config_lib.plain(config))
+  if difference is not None:
+    raise UserError(
+      f'{workdir} was made by another config: {difference}; use another --workdir'
+    )
 
 
 def _check_same_images(

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping
 
 from scaling import files
+from scaling.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,5 +85,10 @@ def record(launch: Launch, engine: str, job: str, workers: int) -> None:
 def read(workdir: pathlib.Path, engine: str) -> list[Job]:
   """Returns an engine's jobs, the oldest first."""
   paths = (workdir / 'launches').glob(f'{engine}-*.json')
-  found = [Job(**json.loads(path.read_text())) for path in paths]
+  found = []
+  for path in paths:
+    try:
+      found.append(Job(**json.loads(path.read_text())))
+    except (ValueError, TypeError) as error:
+      raise UserError(f'{path} cannot be read ({error}); delete it') from error
   return sorted(found, key=lambda job: (job.submitted, job.job))

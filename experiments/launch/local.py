@@ -23,6 +23,8 @@ TUNABLES = (
 GRACE_SECONDS = 60.0
 POLL_SECONDS = 1.0
 MAX_RESTARTS = 20  # of workers that died, over a whole sweep
+MAX_CRASHES = 3  # of them by an error that no cell had
+_ERRORS = (1, 2)  # how Python and the command line leave with one
 
 
 def default_workers(num_cells: int, num_processes: int = 1) -> int:
@@ -96,10 +98,15 @@ def run(launch: Launch, num_slots: int, watch: Callable[[], bool]) -> bool:
   with stopping.asked() as stop:
     try:
       workers = [start(slot) for slot in range(launch.num_workers)]
-      restarts = 0
+      restarts = crashes = 0
       while watch() and not _wait(stop, workers):
         for slot, found in enumerate(workers):
-          if found.status() in (None, 0, worker.STORAGE) or restarts >= MAX_RESTARTS:
+          status = found.status()
+          if status in (None, 0, worker.STORAGE):
+            continue
+          # It is not to leave so: an error of the machine or of ours, that will stay.
+          crashes += status in _ERRORS
+          if restarts >= MAX_RESTARTS or crashes > MAX_CRASHES:
             continue
           restarts += 1
           found.signal(signal.SIGKILL)  # the rest would wait for the one that died

@@ -69,6 +69,41 @@ def test_checkpoints_are_read_where_asked(study, cell, call, error, monkeypatch)
   assert '--workdir' in error('doctor', '--checkpoints')
 
 
+@pytest.mark.parametrize('content', ['', '[]', 'null', '{"a": 1}'])
+def test_a_status_of_no_fields(study, cell, call, error, content):
+  (cell / 'status.json').write_text(content)
+  (line,) = told(study)
+  assert line.startswith(f'{cell.name}: status.json cannot be read')
+  for verb in ('status', 'cancel', 'retry'):
+    said = error(verb, f'--workdir={study}')
+    assert f'{cell.name}/status.json cannot be read' in said
+    assert 'delete it' in said
+
+
+def test_a_cell_that_is_done_without_its_last_row(study, cell):
+  (cell / 'manifest.json').write_text(json.dumps({'steps': 8}))
+  assert any(
+    f'{cell.name}: done, but its metrics end at step 4' in x for x in told(study)
+  )
+  (cell / 'metrics.jsonl').unlink()
+  lines = told(study)
+  assert any(f'{cell.name}: done, but its metrics end at step none' in x for x in lines)
+
+
+@pytest.mark.parametrize('content', ['{', '[]', '{"cells": []}'])
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+def test_a_study_that_is_torn(study, error, content, tiny_file):
+  (study / 'study.json').write_text(content)
+  for words in (
+    ['status'],
+    ['doctor'],
+    ['sweep', f'--config={tiny_file}'],
+  ):
+    said = error(*words, f'--workdir={study}')
+    assert 'study.json cannot be read' in said
+    assert 'writes it anew' in said
+
+
 def test_damaged_metrics(study, cell):
   (cell / 'metrics.jsonl').write_text('{"step": 0}\n{"st\n{"step": 4}\n')
   (line,) = told(study)

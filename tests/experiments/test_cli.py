@@ -374,3 +374,20 @@ def test_export_writes_the_weights_of_one_cell(call, error, tiny_config, tmp_pat
   line = error('export', 'seed1', *words[2:])
   assert 'has no checkpoint yet; train the cell first' in line
   assert 'must end in .safetensors or .npz' in error(*words[:3], '--out=cell.pt')
+
+
+@pytest.mark.parametrize('folder', ['', 'gs://bucket/study'])
+def test_a_workdir_has_to_be_a_folder(error, tiny_file, folder):
+  for verb in ('sweep', 'train'):
+    said = error(verb, f'--config={tiny_file}', f'--workdir={folder}')
+    assert f'--workdir={folder} is no folder' in said
+
+
+def test_an_error_in_the_config_file_names_it(error, tmp_path):
+  path = tmp_path / 'broken.py'
+  path.write_text(
+    'from configs import base\nget_config = base.get_config\n'
+    'def get_sweep():\n  return [1 / 0]\n'
+  )
+  said = error('sweep', f'--config={path}', f'--workdir={tmp_path}/w')
+  assert 'broken.py: get_sweep() fails with ZeroDivisionError: division by zero' in said

@@ -24,6 +24,8 @@ from studies import (
   wait_for,
 )
 
+from experiments.launch import local
+
 pytestmark = pytest.mark.slow
 
 
@@ -242,3 +244,20 @@ def test_full_disk(reference, run, tiny_file, small_disk):
   assert done.returncode == 0, done.stderr
   assert results(workdir) == results(reference, seed=0)
   assert metrics(workdir) == metrics(reference)
+
+
+def test_workers_that_cannot_start_are_not_started_for_ever(
+  run, tiny_file, tmp_path, environment, monkeypatch
+):
+  monkeypatch.setitem(environment, 'JAX_PLATFORMS', 'no_such_platform')
+  words = (f'--config={tiny_file}', f'--workdir={tmp_path}', '--workers=1')
+  ended = run('sweep', *words)
+  assert ended.returncode == 2
+  (line,) = [row for row in ended.stderr.splitlines() if 'ended early' in row]
+  assert 'worker0.log ends with: ' in line
+  assert 'no_such_platform' in line
+  log = (tmp_path / 'logs' / 'worker0.log').read_text()
+  assert (
+    log.count('RuntimeError: Unable to initialize backend') == local.MAX_CRASHES + 1
+  )
+  assert {status['state'] for status in statuses(tmp_path)} <= {'pending'}

@@ -66,7 +66,8 @@ def test_contenders_take_turns(monkeypatch):
   turns = []
 
   class Fake:
-    def __init__(self, cores, name, *case):
+    def __init__(self, cores, name, *case, tunables):
+      assert (tunables == '') == (name == 'flax')
       if name == 'flax':
         raise RuntimeError('broken')
       self.name, self.seconds, self.cpu_seconds = name, [], []

@@ -188,7 +188,7 @@ def test_identity_tells_values_and_types_apart():
   'value', [math.inf, math.nan, len, lambda x: x, object(), {1}, b'bytes']
 )
 def test_values_without_stable_text_have_no_identity(value):
-  with pytest.raises(TypeError, match='no stable identity'):
+  with pytest.raises(UserError, match='no stable identity'):
     config_lib.identity({'train': {'epochs': [value]}})
 
 
@@ -321,3 +321,11 @@ def test_every_field_that_no_program_depends_on_exists():
 def test_a_field_of_a_config_dict_resolves_references():
   config = ConfigDict({'a': {'b': 1}})
   assert config_lib.field(config, 'a.b') == 1
+
+
+@pytest.mark.parametrize('name', ['vit', 'xception', 'bit'])
+def test_onednn_is_for_networks_that_have_it(name):
+  config = base.get_config()
+  config.model.ops, config.model.name = 'onednn', name
+  with pytest.raises(UserError, match=r'model\.ops=onednn is for model\.name=resnet'):
+    config_lib.check(config)

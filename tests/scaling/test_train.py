@@ -3,6 +3,7 @@
 import gc
 import json
 import logging
+import math
 import pathlib
 import resource
 import shutil
@@ -283,6 +284,30 @@ def test_a_bad_config_leaves_no_trace(tiny_config, tmp_path):
   with pytest.raises(UserError, match=r'model.depth=9'):
     train(tiny_config({'model.depth': 9}), tmp_path / 'cell')
   assert not (tmp_path / 'cell').exists()
+
+
+@pytest.mark.parametrize(
+  ('changes', 'message'),
+  [
+    ({'optim.warmup_steps': 100}, r'warmup'),
+    ({'train.batch_size': 15}, r'train\.batch_size=15'),
+    ({'optim.rms_eps': math.nan}, r'optim\.rms_eps cannot be nan'),
+    ({'model.head_bias': math.inf}, r'model\.head_bias cannot be inf'),
+  ],
+)
+def test_a_config_that_cannot_be_leaves_the_folder_to_another(
+  tiny_config, tmp_path, changes, message
+):
+  with pytest.raises(UserError, match=message):
+    train(tiny_config(changes), tmp_path)
+  assert not (tmp_path / 'config.json').exists()
+  assert train(tiny_config(), tmp_path)['step'] == tiny_config().train.steps
+
+
+def test_a_damaged_config_is_named(tiny_config, tmp_path):
+  (tmp_path / 'config.json').write_text('{')
+  with pytest.raises(UserError, match=r'config\.json cannot be read'):
+    train(tiny_config(), tmp_path)
 
 
 def test_digits_are_learned(tmp_path):
