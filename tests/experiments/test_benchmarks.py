@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.benchmarks import curve_sets, fit_curves, peers
+from experiments.benchmarks import curve_sets, fit_curves, peers, sweeps
 from experiments.benchmarks.curve_sets import FAMILIES, Curve
 from experiments.benchmarks.peers import PUBLISHED, SHORT
 
@@ -341,3 +341,11 @@ def test_progress_is_told_every_few_seconds(monkeypatch, capsys):
     'lcdb: m2: 6/9 curves, 12 s',
     'lcdb: m2: 9/9 curves, 18 s',
   ]
+
+
+def test_costs_of_a_sweep_are_measured(tmp_path, capsys):
+  assert sweeps.measure_overhead(tmp_path / 'overhead', 20) > 0
+  assert sweeps.measure_status(tmp_path / 'status', 30) > 0
+  assert sweeps.measure_table(tmp_path / 'table', 30) > 0
+  seconds = {'study': 11.5, 'train': 10.0, 'compile': 1.0, 'eval': 0.5}
+  assert sweeps._say_digits(seconds).startswith('1.15 times the time of its steps')

@@ -162,6 +162,30 @@ def test_scanned_cell_starts_from_one_that_is_not(tiny_config, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, found, known['params']['stage1_block2'])
 
 
+@pytest.mark.parametrize('scan', [True, False])
+def test_a_run_goes_on_in_the_other_layout(tiny_config, tmp_path, scan):
+  """With the optimiser's state and the running means; losses differ by rounding alone."""
+  fields = {
+    'model.depth': 14,
+    'train.ema_decay': 0.9,
+    'train.steps': 6,
+    'log.every_steps': 1,
+    'optim.name': 'adamw',
+    'optim.lr': 0.01,
+    'checkpoint.keep_steps': (3,),
+  }
+  train(tiny_config(fields | {'model.scan': scan}), tmp_path / 'first')
+  start = {'init.cell': 'first', 'init.part': 'state', 'init.step': 3}
+  train(tiny_config(fields | {'model.scan': not scan} | start), tmp_path / 'second')
+  expected = [row for row in rows_of(tmp_path / 'first') if row['step'] > 3]
+  found = rows_of(tmp_path / 'second')
+  assert [row['step'] for row in found] == [4, 5, 6]
+  for one, other in zip(found, expected, strict=True):
+    assert one['train/loss'] == pytest.approx(other['train/loss'], rel=1e-4)
+    assert one['train/param_norm'] == pytest.approx(other['train/param_norm'], rel=1e-5)
+  assert found[-1]['test/loss'] == pytest.approx(expected[-1]['test/loss'], rel=1e-4)
+
+
 def test_cell_to_start_from_is_missing_or_another(tiny_config, tmp_path):
   config = tiny_config({'init.cell': 'first'})
   with pytest.raises(UserError, match=r'init\.cell=first has not been trained'):
