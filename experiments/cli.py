@@ -300,7 +300,10 @@ DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
     'cores_per_host', None, 'cores of a host; default those of the device where known'
   ),
   'price_per_hour': _float(
-    'price_per_hour', None, 'USD for a chip; default a list price where known', 0.0
+    'price_per_hour',
+    None,
+    'USD for a chip; `plan` takes a list price where it knows one',
+    0.0,
   ),
   'json': _bool('json', 'print JSON'),
   'size': _string('size', 'num_images', 'column with the number of images'),

@@ -274,6 +274,9 @@ def _named(args: Args) -> list[pathlib.Path]:
 
 def run_retry(args: Args) -> int:
   found = sum(ledger.reopen(cell, ('failed',)) for cell in _named(args))
+  if not found:
+    print('no cell has failed; nothing is changed')
+    return OK
   print(f'{found} failed cells may be tried again; the same sweep command does it')
   return OK
 

@@ -143,3 +143,14 @@ def test_a_disk_that_will_be_full(study, cell, monkeypatch):
   monkeypatch.setattr(checkup.shutil, 'disk_usage', lambda _: few)
   (line,) = told(study)
   assert '1 cells that are left may take 0.00 GB each' in line
+
+
+def test_retry_says_what_it_finds(study, cell, call):
+  assert (
+    call('retry', f'--workdir={study}')[1] == 'no cell has failed; nothing is changed\n'
+  )
+  (cell / 'status.json').write_text(json.dumps({'state': 'failed', 'failures': 2}))
+  status, out, _ = call('retry', f'--workdir={study}')
+  assert status == 0
+  assert out.startswith('1 failed cells may be tried again')
+  assert ledger.read_status(cell).state != 'failed'

@@ -29,7 +29,7 @@ from scaling.data import sources
 from scaling.data.skipped import Skipped
 from scaling.errors import DivergedError, Stopped, UserError
 from scaling.evals import predictions, transfer
-from scaling.train import train
+from scaling.train import describe, train
 
 # Orbax leaves these behind when it gives up on a broken checkpoint.
 pytestmark = [
@@ -447,3 +447,10 @@ def test_tensorboard_is_written_beside_the_rows(tiny_config, tmp_path):
   events = list((tmp_path / 'tensorboard').glob('events.out.tfevents*'))
   assert len(events) == 1
   assert b'test/top1' in events[0].read_bytes()
+
+
+def test_waiting_for_input_is_told():
+  row = {'train/loss': 1.5, 'time/images_per_second': 1234.5}
+  text = describe(50, 120, row | {'time/input_wait_share': 0.25})
+  assert text == 'step 50/120 · loss 1.5000 · 1234 images/s · 25% waiting for input'
+  assert 'waiting' not in describe(50, 120, row | {'time/input_wait_share': 0.001})
