@@ -67,8 +67,8 @@ def get_config() -> ml_collections.ConfigDict:
   procedural.more_objects = 0.0  # mean of further objects in an image, two at most
   procedural.wrong = 0.0  # share of training labels that are wrong
   procedural.missing = 0.0  # share of further objects without their training label
-  # Classes that share a parent, of which wrong labels then are; 0: no parents.
-  procedural.branching = 0
+  procedural.wrong_among = 'siblings'  # of the true class, where it has some | all
+  procedural.branching = 0  # classes that share a parent; 0: no parents
   procedural.ancestors = False  # whether images also have all classes above theirs
   procedural.parts = 6  # patches that make up a look
   procedural.pose = 1.0  # how far looks are turned, scaled and shifted in images

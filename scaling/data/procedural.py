@@ -192,6 +192,7 @@ def _make_world(fields: tuple, num_classes: int) -> World:
   seed, mean = named['seed'], named['more_objects']
   none, one = np.exp(-mean), mean * np.exp(-mean)
   tail = named['exponent'] / (1 - named['exponent'])
+  everywhere = named['wrong_among'] == 'all' or not named['branching']
   return World(
     num_classes=num_classes,
     key=(key_words(2, 'procedural', seed) >> np.uint64(32)).astype(np.uint32),
@@ -204,7 +205,7 @@ def _make_world(fields: tuple, num_classes: int) -> World:
     mode=_of_2_32(np.arange(1.0, _MODES + 1) ** -tail),
     tail=tail,
     wrong=int(named['wrong'] * 2**32),
-    neighbours=named['branching'] or num_classes,
+    neighbours=num_classes if everywhere else named['branching'],
     kept=int((1 - named['missing']) * 2**32),
   )
 

@@ -122,8 +122,9 @@ def test_labels_of_jft(made):
   assert order.max() > 5000  # frequent classes lie anywhere
 
 
-def test_wrong_labels_may_be_any(made):
-  data = made(wrong=0.4)
+@pytest.mark.parametrize('hierarchy', [{}, {'branching': 5, 'wrong_among': 'all'}])
+def test_wrong_labels_may_be_any(made, hierarchy):
+  data = made(wrong=0.4, **hierarchy)
   true, given_ones = procedural.given_labels(
     halves(np.arange(50_000)), procedural.make_world(data)
   )

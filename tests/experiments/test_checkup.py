@@ -154,3 +154,14 @@ def test_retry_says_what_it_finds(study, cell, call):
   assert status == 0
   assert out.startswith('1 failed cells may be tried again')
   assert ledger.read_status(cell).state != 'failed'
+
+
+def test_the_log_of_a_cell_and_what_a_study_cost(study, cell, call, error):
+  (cell / 'log.txt').write_text('step 1\n')
+  assert call('logs', 'n10-', f'--workdir={study}') == (0, 'step 1\n', '')
+  assert 'n77' in error('logs', 'n77', f'--workdir={study}')
+  row = {'step': 4, 'time/train_seconds': 9000.0}
+  (cell / 'metrics.jsonl').write_text(json.dumps(row) + '\n')
+  (cell / 'manifest.json').write_text('{')  # it is damaged, and status goes on
+  _, out, _ = call('status', f'--workdir={study}', '--price_per_hour=2')
+  assert out.splitlines()[-1].endswith('2.5 device hours, 5.00 USD')

@@ -261,3 +261,29 @@ def test_workers_that_cannot_start_are_not_started_for_ever(
     log.count('RuntimeError: Unable to initialize backend') == local.MAX_CRASHES + 1
   )
   assert {status['state'] for status in statuses(tmp_path)} <= {'pending'}
+
+
+def test_a_cell_that_hangs_is_given_up_and_the_others_are_trained(
+  run, tiny_file, tmp_path
+):
+  mirror = tmp_path / 'hang.py'
+  mirror.write_text(
+    'import contextlib, time\n'
+    '@contextlib.contextmanager\n'
+    'def mirror(workdir, config):\n'
+    '  hangs = config.seed == 1 and config.data.num_images == 30\n'
+    '  yield lambda step, row: time.sleep(1000 if hangs else 0)\n'
+  )
+  workdir = tmp_path / 'study'
+  words = (f'--config={tiny_file}', f'--workdir={workdir}', '--workers=1')
+  ended = run('sweep', *words, f'--mirror={mirror}', '--stall_seconds=20')
+  assert ended.returncode == 1, ended.stderr
+  states = [status['state'] for status in statuses(workdir)]
+  assert states.count('failed') == 1
+  assert states.count('done') == len(states) - 1
+  (failed,) = [status for status in statuses(workdir) if status['state'] == 'failed']
+  assert failed['failures'] == 2
+  assert 'no step for 20 s' in failed['reason']
+  assert 'raise --stall_seconds' in failed['reason']
+  stacks = [path.read_text() for path in workdir.glob('cells/*-n30-seed1-*/log.txt')]
+  assert 'hang.py' in stacks[0]
