@@ -103,10 +103,10 @@ def _contradictions(cell: pathlib.Path, files: Mapping[str, Any]) -> Iterator[st
   if status.state == 'done' and not files['manifest.json']:
     yield f'{cell.name}: done, but it has no manifest.json'
   if status.state == 'done':
-    last, steps = metrics.last_row(cell / 'metrics.jsonl'), files['manifest.json']
-    if last.get('step') != steps.get('steps', last.get('step', -1)):
+    last = metrics.last_row(cell / 'metrics.jsonl').get('step')
+    if last is None or last != files['manifest.json'].get('steps', last):
       yield (
-        f'{cell.name}: done, but its metrics end at step {last.get("step", "none")}; delete '
+        f'{cell.name}: done, but its metrics end at step {"none" if last is None else last}; delete '
         'the folder of the cell and run the same command'
       )
   if left := sorted(path.name for path in cell.glob('.*.json.*')):

@@ -114,11 +114,7 @@ def load_as_found(data: ConfigDict, data_dir: str | None = None) -> tuple[Split,
   folder = _on_disk(data, folder_of(data.name, data_dir))
   if data.source in _SEVERAL:
     data.max_labels = max(data.max_labels, _ROOM)
-  train, test = _SOURCES[data.source].load(data, folder)
-  for split, part in ((train, data.train_split), (test, data.test_split)):
-    if split.num_images < 0:
-      raise UserError(f'{data.name}, {part}: it ends before it begins')
-  return train, test
+  return _SOURCES[data.source].load(data, folder)
 
 
 def folder_of(name: str, data_dir: str | None) -> str | None:
@@ -185,7 +181,7 @@ def _sampled(split: Split) -> Split:
 
   Names and sizes of files stay the same where a set is prepared anew in another order.
   """
-  if split.encoded is None or split.num_images < 1:
+  if split.encoded is None or split.num_images == 0:
     return split
   places = np.unique(np.linspace(0, split.num_images - 1, _SAMPLED).astype(np.int64))
   content = [zlib.crc32(encoded) for encoded in split.encoded(places)]
@@ -195,7 +191,7 @@ def _sampled(split: Split) -> Split:
 
 
 def _check(split: Split, data: ConfigDict, part: str) -> None:
-  if split.num_images < 1:
+  if split.num_images == 0:
     raise UserError(f'{data.name}, {part}: there are no images; choose another part')
   if split.num_classes != data.num_classes:
     raise UserError(

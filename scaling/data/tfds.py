@@ -98,6 +98,8 @@ def _split(
       f' from {", ".join(builder.info.splits)}'
     ) from error
 
+  if info.num_examples < 0:
+    raise UserError(f'{name!r} of {data.name} ends before it begins; turn it around')
   shards = [
     Shard(part.filename, part.skip, part.take, part.examples_in_shard)
     for part in info.file_instructions

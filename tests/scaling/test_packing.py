@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import dataclasses
-import functools
 import json
 import logging
 import time
@@ -148,7 +147,7 @@ def test_they_are_together_only_where_it_is_faster(
 def test_what_does_not_fit_together_is_trained_one_by_one(
   configs, alone, tmp_path, caplog, monkeypatch
 ):
-  def no_room(self, size):
+  def no_room(size):
     raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 17 GB')
 
   compile_program = step.compile_program
@@ -156,7 +155,7 @@ def test_what_does_not_fit_together_is_trained_one_by_one(
     step,
     'compile_program',
     lambda *args, **options: dataclasses.replace(
-      compile_program(*args, **options), packed=functools.partial(no_room, None)
+      compile_program(*args, **options), packed=no_room
     ),
   )
   folders = [tmp_path / '0', tmp_path / '1']
