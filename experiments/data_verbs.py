@@ -1,7 +1,6 @@
 """What `scaling data prepare` and `scaling data inspect` do."""
 
 import functools
-import os
 import pathlib
 import sys
 from typing import Any
@@ -56,6 +55,7 @@ def _load(data: ConfigDict, data_dir: str | None) -> dict[str, Any]:
 
 def run_prepare(args: Args) -> int:
   from experiments import prepare_shards
+  from scaling import cores
   from scaling.data.prepare import plans, prepared
 
   data = _with_classes(args)
@@ -92,7 +92,7 @@ def run_prepare(args: Args) -> int:
           job,
           splits,
           missing,
-          workers=args.workers or len(os.sched_getaffinity(0)),
+          workers=args.workers or cores.num_cores(),
           tell=lambda done: count(before + done, total),
         )
     except KeyboardInterrupt:

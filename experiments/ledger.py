@@ -206,11 +206,24 @@ class Lease:
     self._thread = threading.Thread(target=self._renew, daemon=True)
     self._thread.start()
 
+  def confirm(self) -> None:
+    """Returns if the cell is still this worker's, whether or not somebody cancelled it.
+
+    A worker may have stood still for longer than its lease lasts, and must look before it
+    writes anything.
+    """
+    with self._lock:
+      held = store.read(self.cell, NAME)[1] == self._generation
+    if not held:
+      self._give_up()
+    if self.lost.is_set():
+      raise LeaseLostError(f'{self.cell} is held by another worker')
+
   def done(self) -> None:
     """Publishes that the cell is done.
 
     Raises:
-      LeaseLostError: if another worker holds the cell, here and below; nothing is
+      LeaseLostError: if another worker holds the cell, here, above and below; nothing is
         written then.
     """
     self._end(dataclasses.replace(self._status, state='done', lease=None))

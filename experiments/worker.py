@@ -271,6 +271,7 @@ def run_cell(
           model_devices=orders.model_devices,
           fsdp=orders.fsdp,
           should_stop=should_stop,
+          before_write=lease.confirm if lease else lambda: None,
           **options,
         )
       if lease:
@@ -348,10 +349,10 @@ def use_cores(config: ConfigDict) -> None:
 
   Workers do not: the results of a sweep shall not depend on their number.
   """
-  from scaling import processes, sharding
+  from scaling import cores, sharding
 
   sizes = (config.train.batch_size, config.log.eval_batch_size)
-  sharding.use_cores(processes.num_cores(), sizes)
+  sharding.use_cores(cores.num_cores(), sizes)
 
 
 def log_to_stdout() -> None:

@@ -14,7 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 import scaling
-from scaling import cost, processes, step
+from scaling import cores, cost, step
 from scaling.data.split import fingerprint
 from scaling.step import Program
 
@@ -81,7 +81,7 @@ def make(
     'python': platform.python_version(),
     'device_kind': devices.flat[0].device_kind,
     'num_devices': devices.size,
-    'num_cores': processes.num_cores(),
+    'num_cores': cores.num_cores(),
     'mesh': dict(program.mesh.shape),
     'fsdp': program.fsdp,
     'cells_at_once': cells_at_once,

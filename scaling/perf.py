@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import cost, models, optim, processes, sharding, speed, step
+from scaling import cores, cost, models, optim, sharding, speed, step
 from scaling.data import pipeline, sources, stages
 from scaling.data.prefetch import Prefetch
 
@@ -143,7 +143,7 @@ def measure(
     ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   return Measured(
     num_devices=mesh.devices.size,
-    num_cores=processes.num_cores(),
+    num_cores=cores.num_cores(),
     batch_size=config.train.batch_size,
     steps=steps,
     compile_seconds=program.compile_seconds,
@@ -166,7 +166,7 @@ def machine() -> str:
   devices = jax.devices()
   memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30
   return (
-    f'{len(devices)} x {devices[0].device_kind}, {processes.num_cores()} cores, '
+    f'{len(devices)} x {devices[0].device_kind}, {cores.num_cores()} cores, '
     f'{memory:.0f} GiB of memory'
   )
 

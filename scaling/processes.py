@@ -1,4 +1,4 @@
-"""What the processes of one run must agree on, and the cores of each.
+"""What the processes of one run must agree on.
 
 A single process is asked nothing.
 
@@ -6,8 +6,6 @@ Every process runs the same program on its own part of the devices. Where what t
 next depends on something that they see differently (a signal, a clock, a broken file),
 all must hear the same answer, or they wait for each other for ever.
 """
-
-import os
 
 import jax
 import jax.numpy as jnp
@@ -117,10 +115,3 @@ class Votes:
 def device_kind() -> str:
   """Returns what kind of device this process has, 'cpu' for those of a CPU."""
   return jax.devices()[0].device_kind
-
-
-def num_cores() -> int:
-  """Returns the cores that this process may use."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

@@ -55,6 +55,7 @@ def train(
   profile_steps: int = 0,
   pack: Pack | None = None,
   should_stop: Callable[[], bool] = lambda: False,
+  before_write: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
   """Trains one cell, or goes on where an earlier call left it.
 
@@ -76,6 +77,8 @@ def train(
       trained by a thread of its own.
     should_stop: asked after each update; True saves the state and stops. With several
       processes the answer of any one stops all, an update later.
+    before_write: called before a row or a checkpoint is written; its error is raised in
+      their place.
 
   Returns:
     The last row of metrics.jsonl.
@@ -240,6 +243,8 @@ def train(
           is_best = score > max(scores.values(), default=-math.inf)
           save_due = save_due or (is_best and done != last_saved)
           scores[done] = score
+        if row or save_due:
+          before_write()
         if row:
           row |= {f'time/{name}_seconds': s for name, s in clock.seconds.items()}
           if writer is not None:

@@ -12,7 +12,8 @@ Cases:
               decoded, as TFDS does
   procedural  computed images, 32x32x3, beside our training step of ResNet-20 on the
               same cores
-  start       seconds until a first batch, from ten thousand images to a billion
+  start       seconds until a first batch, from ten thousand images to a billion, and of
+              CIFAR-10, decoded into memory, where --data_dir has it
   ids         cost and memory of the order of images, up to 2^40 of them
 
 Each contender is a process of its own, and they take turns, so that one works at a time
@@ -158,21 +159,24 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def measure_sizes(
-  name: str, sizes: Sequence[int], *, cores: int, rounds: int, num_ids: int
+  name: str, sets: Sequence[tuple[int, str]], *, cores: int, rounds: int, num_ids: int
 ) -> list[dict[str, Any]]:
-  """Returns one row for each size of 'start' or 'ids', the best of several processes.
+  """Returns one row for each set of 'start' or 'ids', the best of several processes.
 
   Args:
     name: of the case.
-    sizes: images in the set.
+    sets: images in each, and its folder if they are not computed.
     cores: to run on.
     rounds: processes for each size.
     num_ids: planned in each process of 'ids'.
   """
-  rows = [{'case': name, 'images': size, 'load': os.getloadavg()[0]} for size in sizes]
+  rows: list[dict[str, Any]] = [
+    {'case': name, 'images': size, 'decoded': bool(folder), 'load': os.getloadavg()[0]}
+    for size, folder in sets
+  ]
   for _ in range(rounds):
-    for row in rows:
-      process = ask(Job(name, 'ours', cores, images=row['images'], batch_size=num_ids))
+    for row, (size, folder) in zip(rows, sets, strict=True):
+      process = ask(Job(name, 'ours', cores, folder, size, num_ids))
       process.close()
       for key, value in process.first.items():
         row.setdefault(f'all_{key}', []).append(value)
@@ -194,7 +198,8 @@ def format_sizes(rows: Sequence[dict[str, Any]]) -> str:
   """Returns the Markdown lines of 'start' or 'ids'."""
   lines = []
   for row in rows:
-    line = [row['case'], f'{row["images"]:,}']
+    decoded = ' of CIFAR-10, decoded' if row.get('decoded') else ''
+    line = [row['case'], f'{row["images"]:,}{decoded}']
     if row['case'] == 'start':
       line += [f'{row["seconds"]:.2f}', f'{row["placed_seconds"]:.2f}']
     else:
@@ -223,6 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument(
     '--quick', action='store_true', help='two turns of 0.3 seconds, and fewer ids'
   )
+  parser.add_argument('--data_dir', help='with CIFAR-10, prepared by TFDS; for start')
   parser.add_argument('--out', type=pathlib.Path, help='JSON file to write')
   args = parser.parse_args(argv)
   if args.rounds < 1:
@@ -245,10 +251,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
       text, table = format_rows(new), HEADER
     else:
-      sizes = START_SIZES if name == 'start' else IDS_SIZES
+      sets = [(size, '') for size in (START_SIZES if name == 'start' else IDS_SIZES)]
+      if name == 'start' and args.data_dir:
+        sets.append((50_000, args.data_dir))
       # A fresh process each takes its time; three show what the best is.
       new = measure_sizes(
-        name, sizes, cores=cores, rounds=min(rounds, 3), num_ids=num_ids
+        name, sets, cores=cores, rounds=min(rounds, 3), num_ids=num_ids
       )
       text, table = format_sizes(new), SIZE_HEADERS[name]
     if table != header:

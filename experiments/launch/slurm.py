@@ -5,10 +5,12 @@ told to stop has saved its cell, and its task is queued again; what any of them 
 behind the next one goes on with.
 """
 
+import json
 import re
 import shlex
 import subprocess
 from collections import Counter
+from typing import Any
 
 from experiments.launch import local
 from experiments.launch.jobs import Launch
@@ -35,6 +37,19 @@ OWN = {
   'test-only': 'use --dry_run',
   'clusters': 'submit from a machine of that cluster',
 }
+# What squeue tells of for some minutes after a task has ended.
+_OVER = (
+  'BOOT_FAIL',
+  'CANCELLED',
+  'COMPLETED',
+  'DEADLINE',
+  'FAILED',
+  'NODE_FAIL',
+  'OUT_OF_MEMORY',
+  'PREEMPTED',
+  'REVOKED',
+  'TIMEOUT',
+)
 TIMEOUT_SECONDS = 120.0
 
 _SCRIPT = """\
@@ -137,13 +152,48 @@ def states(job: str) -> str:
 
   Empty when it is over, or when nobody knows.
   """
-  # Not --json, which not every build has, and which before 23.02 tells of all jobs.
+  try:
+    found = _from_json(_ask('squeue', '--json', f'--jobs={job}'), job)
+  except (UserError, subprocess.CalledProcessError, ValueError, LookupError):
+    # Builds without a library for JSON have no such option.
+    found = _from_lines(job)
+  return ', '.join(f'{number} {state}' for state, number in sorted(found.items()))
+
+
+def _from_json(said: str, job: str) -> Counter[str]:
+  """Returns how many tasks of a job are in which state.
+
+  A number is one by itself up to 22.05, later an object with `set` and `number`; a state
+  is a word up to 23.02, later a list of words. Before 23.02 all jobs are told of, and
+  those that are over in any version.
+  """
+
+  def number(value: Any) -> int | None:
+    if not isinstance(value, dict):
+      return value
+    return value['number'] if value['set'] else None
+
+  found: Counter[str] = Counter()
+  for one in json.loads(said)['jobs']:
+    if job not in (str(number(one['array_job_id'])), str(number(one['job_id']))):
+      continue
+    words = one['job_state']
+    state = words if isinstance(words, str) else words[-1]
+    if state not in _OVER:
+      # Tasks that have not begun are one entry, with their numbers such as '1,4-6%2'.
+      waiting = one['array_task_string'].partition('%')[0]
+      spans = [part.split('-') for part in waiting.split(',')] if waiting else [['0']]
+      tasks = sum(int(span[-1]) - int(span[0]) + 1 for span in spans)
+      found[_state(state, one['state_reason'])] += tasks
+  return found
+
+
+def _from_lines(job: str) -> Counter[str]:
   try:
     said = _ask('squeue', '--noheader', '--array', f'--jobs={job}', '--format=%T %r')
   except (UserError, subprocess.CalledProcessError):
-    return ''
-  found = Counter(_state(*line.split(maxsplit=1)) for line in said.splitlines())
-  return ', '.join(f'{number} {state}' for state, number in sorted(found.items()))
+    return Counter()
+  return Counter(_state(*line.split(maxsplit=1)) for line in said.splitlines())
 
 
 def _state(state: str, reason: str = 'None') -> str:

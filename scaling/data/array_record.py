@@ -14,7 +14,7 @@ import pathlib
 from ml_collections import ConfigDict
 
 from scaling.data.examples import make_split, parse
-from scaling.data.records import Records, Shard, count
+from scaling.data.records import Records, Shard, checksums, count
 from scaling.data.split import Split, fingerprint, read_classes
 from scaling.errors import UserError
 from scaling.files import write_atomically
@@ -59,20 +59,20 @@ def _split(folder: pathlib.Path, prefix: str, data: ConfigDict) -> Split:
     )
   counts = _counts(folder, prefix, files)
   shards = [Shard(str(path), 0, n, n) for path in files for _, n in [counts[path.name]]]
-  records = Records(shards)
+  records, keys = Records(shards), (data.image_key, data.label_key)
   classes = folder / 'classes.txt'
   names = tuple(str(label) for label in range(data.num_classes))
   if classes.exists():
     names = read_classes(classes.read_text(encoding='utf-8'), str(classes))
   return make_split(
-    lambda ids: [
-      parse(record, data.image_key, data.label_key) for record in records(ids)
-    ],
+    lambda ids: [parse(record, *keys) for record in records(ids)],
     len(records),
     names,
     max_labels=data.max_labels,
     where=records.where,
-    fingerprint=fingerprint(sorted(counts.items()), names),
+    fingerprint=fingerprint(
+      sorted(counts.items()), checksums([shard.path for shard in shards]), names
+    ),
   )
 
 

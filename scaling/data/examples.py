@@ -9,16 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling.data.decode import decode
-from scaling.data.split import Split, in_memory
+from scaling.data.split import Split
 from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
 Example = tuple[bytes, Sequence[int] | None]  # encoded image, labels
 Read = Callable[[Ids], list[Example]]
-
-_MEMORY_BYTES = 4 * 2**30  # of pixels: larger sets are decoded batch by batch
-_AT_ONCE = 1024
 
 
 @functools.cache
@@ -99,31 +95,6 @@ def remembered(read: Read) -> Read:
       return recent[key]
 
   return answer
-
-
-def fits_memory(split: Split, shape: tuple[int, int, int]) -> bool:
-  """Returns whether memory has room for a part's images `[H, W, C]`."""
-  return 0 < split.num_images * int(np.prod(shape)) <= _MEMORY_BYTES
-
-
-def into_memory(split: Split, shape: tuple[int, int, int]) -> Split:
-  """Returns the part with its images `[H, W, C]` decoded."""
-  assert split.encoded is not None
-  images = np.empty((split.num_images, *shape), np.uint8)
-  labels = []
-  for start in range(0, split.num_images, _AT_ONCE):
-    ids = np.arange(start, min(start + _AT_ONCE, split.num_images))
-    for i, encoded in zip(ids, split.encoded(ids), strict=True):
-      where = split.where(int(i))
-      pixels = decode(encoded, shape[-1], where)
-      if pixels.shape != shape:
-        raise UserError(
-          f'{where} has the shape {pixels.shape}, and its set says {shape}; prepare the '
-          'set anew'
-        )
-      images[i] = pixels
-    labels.append(split.labels(ids))
-  return in_memory(images, np.concatenate(labels), split.label_names)
 
 
 def pad_labels(

@@ -104,7 +104,8 @@ def _split(
   root: pathlib.Path,
 ) -> Split:
   paths = [path for path, _ in files]
-  relative = [(os.path.relpath(path, root), size) for path, size in files]
+  start = os.path.join(root, '')  # `relpath` takes as long as all the rest
+  relative = [(path.removeprefix(start), size) for path, size in files]
   return Split(
     num_images=len(paths),
     num_classes=len(names),

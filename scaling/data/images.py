@@ -1,13 +1,10 @@
 """The pixels of a batch's images: from memory, or decoded and cropped on all cores."""
 
-import concurrent.futures
-import functools
-
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling import processes
+from scaling import cores
 from scaling.data.decode import (
   CROP_NUMBERS,
   Box,
@@ -60,11 +57,6 @@ def cropped(
   return decode_crop(encoded, data.channels, where, box, data.image_size, out)
 
 
-@functools.cache
-def _decoders() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(processes.num_cores(), 'decode')
-
-
 def read(
   ids: Ids,
   split: Split,
@@ -84,26 +76,17 @@ def read(
   size = data.image_size
   pixels = np.empty((len(ids), size, size, data.channels), np.uint8)
 
-  def prepare(row: int, encoded: bytes) -> bool:
+  found, encoded = np.ones(len(ids), bool), split.encoded(ids)
+
+  def work(row: int) -> None:
     own = None if numbers is None else numbers[row]
     try:
-      cropped(encoded, data, split.where(int(ids[row])), own, pixels[row])
+      cropped(encoded[row], data, split.where(int(ids[row])), own, pixels[row])
     except CorruptError as error:
       if skipped is None:
         raise
       skipped.add(str(error))
-      pixels[row] = 0
-      return False
-    return True
+      pixels[row], found[row] = 0, False
 
-  found, encoded = np.zeros(len(ids), bool), split.encoded(ids)
-  rows = iter(range(len(ids)))
-
-  def work() -> None:
-    for row in rows:  # the threads share it: each row is handed out once
-      found[row] = prepare(row, encoded[row])
-
-  workers = [_decoders().submit(work) for _ in range(processes.num_cores())]
-  for worker in workers:
-    worker.result()
+  cores.on_all(work, len(ids))
   return pixels, found

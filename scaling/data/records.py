@@ -6,7 +6,9 @@ which takes some forty times as long.
 
 import collections
 import os
+import pathlib
 import threading
+import zlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from scaling.errors import UserError
 
 _OPTIONS = 'readahead_buffer_size:0,max_parallelism:0'
 _OPEN = 128  # files that a thread keeps open
+_CHECKED_BYTES = 2**28  # of a part's files: a tenth of a second
 
 
 class Shard(NamedTuple):
@@ -132,6 +135,16 @@ def count(path: str) -> int:
       'anew'
     ) from error
   return num_records
+
+
+def checksums(paths: Sequence[str]) -> list[int] | None:
+  """Returns the CRC-32 of each file, or None where they are too large to read them all.
+
+  Sets of such sizes are known by some of their images.
+  """
+  if sum(os.path.getsize(path) for path in paths) > _CHECKED_BYTES:
+    return None
+  return [zlib.crc32(pathlib.Path(path).read_bytes()) for path in paths]
 
 
 def _first_line(error: Exception) -> str:

@@ -6,7 +6,6 @@ every number says of how many images it is.
 
 import collections
 import concurrent.futures
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from scaling import cores
 from scaling.data.decode import decode
 from scaling.data.prepare.encode import Header, examine, thumbnail
 from scaling.data.split import Split
@@ -139,7 +139,7 @@ def read_images(
     )
   found, corrupt = [], []
   chunks = [ids[start : start + _READ] for start in range(0, len(ids), _READ)]
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+  with concurrent.futures.ThreadPoolExecutor(cores.num_cores()) as threads:
     for looked in threads.map(
       lambda some: [_look(split, int(i)) for i in some], chunks
     ):

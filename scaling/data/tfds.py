@@ -1,9 +1,8 @@
 """Prepared TFDS sets, read without TensorFlow from their ArrayRecord files.
 
 TFDS's own decoding costs several times what the codec does, so the records are parsed
-here: TFDS tells where they are and what their features mean. A set whose images share
-one square shape is decoded into memory once; of any other, the records are read batch by
-batch.
+here: TFDS tells where they are and what their features mean. Where images share one
+square shape, each is decoded once and kept in memory, if there is room for all.
 """
 
 import concurrent.futures
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from scaling.data import memory
 from scaling.data.decode import CorruptError
-from scaling.data.examples import fits_memory, into_memory, make_split, parse
-from scaling.data.records import Records, Shard, count
+from scaling.data.examples import make_split, parse
+from scaling.data.records import Records, Shard, checksums, count
 from scaling.data.split import Split, fingerprint
 from scaling.errors import UserError
 
@@ -72,14 +72,16 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   if channels is None or height is None or height != width:
     return train, test
   # Both or neither, for what is decoded by the batch is cropped in the centre.
-  if not all(fits_memory(part, image.shape) for part in (train, test)):
+  if not all(memory.fits(part, image.shape) for part in (train, test)):
     return train, test
-  try:
-    return into_memory(train, image.shape), into_memory(test, image.shape)
-  except CorruptError:
-    if data.corrupt == 'stop':
-      raise
-    return train, test  # where batches are decoded, images may be skipped
+  pixels = memory.decoded(train, image.shape), memory.decoded(test, image.shape)
+  if data.corrupt == 'skip':
+    try:
+      for part in pixels:
+        memory.decode_all(part)
+    except CorruptError:
+      return train, test  # where batches are decoded, images may be skipped
+  return pixels
 
 
 def _folder(data_dir: str | None) -> str:
@@ -104,18 +106,16 @@ def _split(
     Shard(part.filename, part.skip, part.take, part.examples_in_shard)
     for part in info.file_instructions
   ]
+  paths = [shard.path for shard in shards]
   with concurrent.futures.ThreadPoolExecutor(16) as threads:
-    found = threads.map(count, [shard.path for shard in shards])
-    for shard, number in zip(shards, found, strict=True):
+    for shard, number in zip(shards, threads.map(count, paths), strict=True):
       if number != shard.total:
         raise UserError(
           f'{shard.path} has {number} records of {shard.total}; prepare the set anew'
         )
-  records = Records(shards)
+  records, keys = Records(shards), (data.image_key, data.label_key)
   return make_split(
-    lambda ids: [
-      parse(record, data.image_key, data.label_key) for record in records(ids)
-    ],
+    lambda ids: [parse(record, *keys) for record in records(ids)],
     info.num_examples,
     label_names,
     max_labels=data.max_labels,
@@ -124,6 +124,7 @@ def _split(
       builder.info.full_name,
       builder.info.dataset_size,
       [(pathlib.Path(path).name, skip, take) for path, skip, take, _ in shards],
+      checksums(paths),
       label_names,
     ),
   )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from scaling import processes
+from scaling import cores
 from scaling.data.decode import crop, decode
 from scaling.data.split import Split
 from scaling.data.subsets import Ids
@@ -59,7 +59,7 @@ def _each(
       return None
 
   if split.images is None:
-    with concurrent.futures.ThreadPoolExecutor(processes.num_cores()) as threads:
+    with concurrent.futures.ThreadPoolExecutor(cores.num_cores()) as threads:
       yield from threads.map(decoded, ids.tolist())
     return
   for start in range(0, len(ids), _AT_ONCE):

@@ -18,7 +18,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from scaling import processes
+from scaling import cores
 from scaling.models import cpu_ops, onednn
 
 _PREFIX = 'scaling_onednn_'
@@ -50,7 +50,7 @@ def _has_bfloat16() -> bool:
 def _call(name: str, results, *arrays: jax.Array, **attributes: int | bool):
   """Calls the library; `results` are shapes and dtypes."""
   # Each device has its share of the cores.
-  threads = max(1, processes.num_cores() // jax.local_device_count())
+  threads = max(1, cores.num_cores() // jax.local_device_count())
   numbers = {
     key: value if isinstance(value, bool) else np.int64(value)
     for key, value in (attributes | {'threads': threads}).items()

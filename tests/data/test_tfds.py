@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from scaling.data import examples, sources
+from scaling.data import examples, memory, sources
+from scaling.data.decode import CorruptError
 from scaling.data.records import Records, Shard
 from scaling.errors import UserError
 
@@ -126,7 +127,7 @@ def test_an_image_without_a_label_is_refused_where_each_has_one():
 
 def test_both_parts_are_in_memory_or_neither(on_tfds, tfds_dir, monkeypatch):
   # Room for the six images of 8x8 pixels for tests, and not for the twenty others.
-  monkeypatch.setattr(examples, '_MEMORY_BYTES', 6 * 8 * 8 * 3)
+  monkeypatch.setattr(memory, '_MOST_BYTES', 6 * 8 * 8 * 3)
   sources._load.cache_clear()
   train, test = sources.load(on_tfds, str(tfds_dir))
   assert train.images is None
@@ -204,6 +205,35 @@ def test_tfds_truncated_file(on_tfds, tfds_dir, tmp_path):
   path.write_bytes(path.read_bytes()[:3000])
   with pytest.raises(UserError, match=r'no whole ArrayRecord file .*prepare it anew'):
     sources.load(on_tfds, str(tmp_path))
+
+
+def test_tfds_corrupt_images_stop_where_they_are_met_or_are_skipped(
+  on_tfds, tfds_dir, tmp_path
+):
+  import shutil
+
+  from array_record.python.array_record_module import ArrayRecordWriter
+
+  shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
+  (path,) = (tmp_path / 'tiny_single' / '1.0.0').glob('*-train.array_record*')
+  records = Records([Shard(str(path), 0, 20, 20)])(np.arange(20))
+  records[7] = records[7].replace(b'IDAT', b'IDAX')
+  writer = ArrayRecordWriter(str(path), 'group_size:1')
+  for record in records:
+    writer.write(record)
+  writer.close()
+  train, _ = sources.load(on_tfds, str(tmp_path))
+  assert len(train.images(np.arange(7))) == 7
+  with pytest.raises(CorruptError, match=r'image 7 of tiny_single, split train, is no'):
+    train.images(np.arange(20))
+  on_tfds.corrupt = 'skip'
+  train, test = sources.load(on_tfds, str(tmp_path))
+  assert train.images is test.images is None
+  assert len(train.encoded(np.arange(20))) == 20
+  # One image of twenty changed, and small sets are known by every byte.
+  whole, _ = sources.load(on_tfds, str(tfds_dir))
+  assert whole.images is not None
+  assert whole.fingerprint != train.fingerprint
 
 
 @pytest.fixture

@@ -260,11 +260,14 @@ def test_tables_of_sizes(monkeypatch):
 
   Fake.turns = []
   monkeypatch.setattr(benchmark, 'Contender', Once)
-  rows = benchmark.measure_sizes('start', (10, 10**9), cores=1, rounds=2, num_ids=0)
+  sets = [(10, ''), (10**9, 'folder')]
+  rows = benchmark.measure_sizes('start', sets, cores=1, rounds=2, num_ids=0)
   assert rows[0]['all_seconds'] == [2.0, 1.0]
   small, large = benchmark.format_sizes(rows).splitlines()
   assert small.startswith('| start | 10 | 1.00 | 3.00 |')
-  assert large.startswith('| start | 1,000,000,000 | 4.00 | 5.00 |')
+  assert large.startswith(
+    '| start | 1,000,000,000 of CIFAR-10, decoded | 4.00 | 5.00 |'
+  )
   ids = {
     'case': 'ids',
     'images': 2**40,

@@ -291,6 +291,22 @@ def test_a_lease_that_was_taken_over_publishes_nothing(cell, claim):
   assert ledger.read_status(cell).state == 'done'
 
 
+def test_who_holds_a_cell_can_confirm_it(cell, claim):
+  lease = claim(cell)
+  lease.confirm()
+  assert ledger.cancel(cell)
+  lease.confirm()  # what was cancelled may still be saved
+  assert ledger.reopen(cell, ('cancelled',))
+  lease.confirm()
+  assert lease.cancelled.is_set()
+  forge(cell, start='another start')
+  taken = (cell / 'status.json').read_bytes()
+  with pytest.raises(ledger.LeaseLostError):
+    lease.confirm()
+  assert lease.lost.is_set()
+  assert (cell / 'status.json').read_bytes() == taken
+
+
 def test_a_lost_lease_says_so_while_it_is_renewed(cell, claim, monkeypatch):
   monkeypatch.setattr(ledger, 'RENEW_SECONDS', 0.02)
   lease = claim(cell)

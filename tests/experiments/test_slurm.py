@@ -172,13 +172,61 @@ def test_machine_without_slurm(tmp_path, monkeypatch):
   assert slurm.states('1') == ''
 
 
-def test_states_are_counted(tmp_path, monkeypatch):
+def task(number, *, state='RUNNING', reason='None', new=False, waiting='', job=7):
+  """Returns a task as squeue tells of it in JSON: up to 22.05, or now."""
+
+  def told(value):
+    return {'set': value is not None, 'infinite': False, 'number': value or 0}
+
+  return {
+    'job_id': told(50 + number) if new else 50 + number,
+    'array_job_id': told(job) if new else job,
+    'array_task_string': waiting,
+    'job_state': [state] if new else state,
+    'state_reason': reason,
+  }
+
+
+@pytest.fixture
+def squeue(tmp_path, monkeypatch):
+  """Returns a function that sets what squeue says, as JSON and else."""
   tool = tmp_path / 'squeue'
-  lines = ['RUNNING None', 'PENDING BeginTime', 'RUNNING None', 'PENDING Priority']
-  tool.write_text('#!/bin/sh\n' + '\n'.join(f'echo {line}' for line in lines))
-  tool.chmod(0o755)
   monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-  assert slurm.states('7') == '1 pending (BeginTime), 1 pending (Priority), 2 running'
+
+  def says(structured, lines=()):
+    text = '\n'.join(lines)
+    tool.write_text(
+      f"#!/bin/sh\ncase $1 in\n--json) cat <<'E'\n{structured}\nE\n;;\n"
+      f"*) cat <<'E'\n{text}\nE\nesac\n"
+    )
+    tool.chmod(0o755)
+    return tool
+
+  return says
+
+
+@pytest.mark.parametrize('new', [False, True])
+def test_states_are_counted(squeue, new):
+  jobs = [
+    task(1, new=new),
+    task(2, new=new),
+    task(3, new=new, state='PENDING', reason='BeginTime'),
+    task(4, new=new, state='PENDING', reason='Priority', waiting='5,8-10%2'),
+    task(5, new=new, state='CANCELLED'),
+    task(6, new=new, job=8),
+  ]
+  squeue(json.dumps({'jobs': jobs}))
+  found = '1 pending (BeginTime), 4 pending (Priority), 2 running'
+  assert slurm.states('7') == found
+  squeue(json.dumps({'jobs': jobs[4:]}))
+  assert slurm.states('7') == ''
+
+
+def test_states_where_squeue_knows_no_json(squeue):
+  lines = ['RUNNING None', 'PENDING BeginTime', 'RUNNING None', 'PENDING Priority']
+  for no_json in ('squeue: error: no plugin for JSON', '{"jobs": [{}]}'):
+    tool = squeue(no_json, lines)
+    assert slurm.states('7') == '1 pending (BeginTime), 1 pending (Priority), 2 running'
   tool.write_text('#!/bin/sh\necho Invalid job id >&2\nexit 1')
   assert slurm.states('7') == ''
 
@@ -272,6 +320,25 @@ def preempt(two_nodes: Cluster, workdir: pathlib.Path) -> None:
   words = (*words, '--parsable', '--output=/dev/null', '--wrap=true')
   job = two_nodes.run('sbatch', *words)
   wait_for(lambda: two_nodes.over(job))
+
+
+@pytest.mark.slow
+def test_json_says_the_same_as_lines(two_nodes, monkeypatch):
+  for name in ('PATH', 'SLURM_CONF'):
+    monkeypatch.setenv(name, two_nodes.environment[name])
+  words = ('--parsable', '--output=/dev/null', '--wrap=sleep 600')
+  job = two_nodes.run('sbatch', '--array=1-3,6-9', *words)
+  other = two_nodes.run('sbatch', *words)
+  wait_for(lambda: 'RUNNING None' in two_nodes.states(job).values())
+  wait_for(lambda: 'PENDING Resources' in two_nodes.states(job).values())
+  said = slurm._ask('squeue', '--json', f'--jobs={job}')
+  expected = {'running': 4, 'pending (Resources)': 3}
+  assert slurm._from_json(said, job) == slurm._from_lines(job) == expected
+  assert slurm.states(job) == '3 pending (Resources), 4 running'
+  assert slurm.states(other).startswith('1 pending')
+  two_nodes.run('scancel', job)
+  wait_for(lambda: not two_nodes.states(job))
+  assert slurm.states(job) == ''
 
 
 @pytest.mark.slow

@@ -98,3 +98,46 @@ def test_a_full_disk_is_no_failure_of_the_cell_and_ends_the_worker(
     assert (status.state, status.failures) == ('preempted', 0)
     assert status.preemptions == i + 1
     assert 'room' in str(status.reason) or 'space' in str(status.reason)
+
+
+_TAKES_OVER = """
+import contextlib, json
+
+@contextlib.contextmanager
+def mirror(workdir, config):
+  def write(step, row):
+    if step == 6:
+      path = workdir / 'status.json'
+      status = json.loads(path.read_text())
+      status['lease']['start'] = 'another start'
+      path.write_text(json.dumps(status))
+  yield write
+"""
+
+
+@pytest.mark.parametrize('save_steps', [2, 100])
+def test_nothing_is_written_into_a_cell_that_another_has(
+  config, tmp_path, monkeypatch, save_steps
+):
+  # As if this worker had stood still: nobody but who is about to write takes a look.
+  monkeypatch.setattr(ledger, 'WATCH_SECONDS', 1000.0)
+  mirror = tmp_path / 'takes_over.py'
+  mirror.write_text(_TAKES_OVER)
+  config.data.update(
+    source='made_up', made_up_train=32, made_up_test=8, num_classes=3, image_size=8
+  )
+  config.model.update(depth=8, width=4)
+  config.train.update(batch_size=8, steps=10)
+  config.log.update(every_steps=6, eval_batch_size=8)
+  config.checkpoint.every_steps = save_steps
+  cell = tmp_path / 'cell'
+  train.write_config(config, cell)
+  lease = ledger.claim(cell)
+  assert lease is not None
+  assert worker.run_cell(cell, lease, Orders([], mirror=str(mirror))) == 'lost'
+  rows = (cell / 'metrics.jsonl').read_text().splitlines()
+  assert [json.loads(row)['step'] for row in rows] == [6]
+  saved = {int(path.name) for path in (cell / 'checkpoints').glob('[0-9]*')}
+  assert saved == ({4, 6} if save_steps == 2 else set())
+  assert ledger.read_status(cell).state == 'running'
+  assert ledger.read_status(cell).lease['start'] == 'another start'

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from runs import SCHEDULE, assert_same_run, rows_of, stop_after
 
-from scaling import processes, sharding
+from scaling import cores, sharding
 from scaling.errors import Stopped, UserError
 from scaling.models import native_ops, onednn, onednn_ops
 from scaling.models.layers import BatchNorm
@@ -133,8 +133,8 @@ def test_threads_share_the_rows_and_give_the_same_bits_again(monkeypatch):
   inputs = draw_norm((3, 5, 7, 8), 'float32')
   x, grad = inputs[0], inputs[0][:, :3, :4]
 
-  def run(cores):
-    monkeypatch.setattr(processes, 'num_cores', lambda: cores * jax.device_count())
+  def run(number):
+    monkeypatch.setattr(cores, 'num_cores', lambda: number * jax.device_count())
     normed = norm_pulled_back(onednn_ops, *inputs)
     return *normed, *pool_pulled_back(onednn_ops, x, grad)
 
