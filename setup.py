@@ -65,6 +65,7 @@ setup(
     'onednn': ['onednn-cpu-gomp>=2023.2', 'onednn-devel-cpu-gomp>=2023.2'],
     'ray': ['ray>=2.60'],  # sweeps on a cluster of Ray
     's3': ['s3fs>=2024.6'],  # s3://
+    'skypilot': ['skypilot>=0.14'],  # sweeps on a cloud
     'tensorboard': ['tensorboardX>=2.6'],  # event files without TensorFlow
     'test': [
       'faiss-cpu>=1.9',
@@ -73,6 +74,8 @@ setup(
       'pytest-xdist>=3.6',
       'tensorboardX>=2.6',
     ],
+    # Sweeps on GKE. xpk wants an older protobuf than the newest metadata of TFDS does.
+    'xpk': ['tensorflow-metadata<1.18', 'xpk>=1.16'],
     'lint': ['pyright==1.1.414', 'ruff==0.17.6'],
   },
   entry_points={'console_scripts': ['scaling=experiments.cli:program']},

@@ -212,12 +212,17 @@ _OF_SET = (
   'a study whose `data` describes the set; any field of it is set by '
   '--config.data.FIELD=VALUE, with or without a study'
 )
+_NEW_FOLDER = 'folder of the study, made if missing'
 DEFINE: dict[str, Callable[[flags.FlagValues, list[str]], Any]] = {
   'config': _config(
     'a study: a file with get_config() and get_sweep(), or the name of a shipped one; '
     'any field is set by --config.FIELD=VALUE'
   ),
-  'workdir': _string('workdir', None, 'folder of the study, made if missing'),
+  'workdir': _string('workdir', None, 'folder of the study'),
+  'study workdir': _string('workdir', None, _NEW_FOLDER),
+  'sweep workdir': _string('workdir', None, _NEW_FOLDER),
+  'train workdir': _string('workdir', None, 'folder of the cell, made if missing'),
+  'reproduce workdir': _string('workdir', None, _NEW_FOLDER),
   'data_dir': _string(
     'data_dir', None, 'where the image set lies; NAME=FOLDER,... for several sets'
   ),

@@ -1,6 +1,6 @@
 """What all workers of one launch are told, in WORKDIR/launches/NAME.json.
 
-Written once and named by its content: a worker on any engine needs the folder of the
+Named by its content: a worker on any engine needs the folder of the
 study and this name, and nothing else.
 """
 
@@ -78,9 +78,9 @@ def write(workdir: pathlib.Path, orders: Orders) -> str:
   """Writes orders, and returns their name."""
   name = name_of(orders)
   path = _path(workdir, name)
-  if not path.exists():
-    path.parent.mkdir(exist_ok=True)
-    files.write_atomically(path, json.dumps(dataclasses.asdict(orders), indent=2))
+  path.parent.mkdir(exist_ok=True)
+  # Also where it is there: `last` goes by the time.
+  files.write_atomically(path, json.dumps(dataclasses.asdict(orders), indent=2))
   return name
 
 
@@ -88,6 +88,21 @@ def name_of(orders: Orders) -> str:
   """Returns the name that these orders have."""
   text = json.dumps(dataclasses.asdict(orders), sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def last(workdir: pathlib.Path) -> Orders:
+  """Returns the orders that were written last.
+
+  Raises:
+    UserError: if there are none.
+  """
+  there = [path for path in _path(workdir, '').parent.glob(f'{"[0-9a-f]" * 10}.json')]
+  if not there:
+    raise UserError(
+      f'no sweep was started in {workdir}; start one with `scaling sweep --config=CONFIG '
+      f'--workdir={workdir}`'
+    )
+  return read(workdir, max(there, key=lambda path: path.stat().st_mtime).stem)
 
 
 def read(workdir: pathlib.Path, name: str) -> Orders:

@@ -17,8 +17,8 @@ SIZE = 4  # cells in a program, where it is not said how many
 def choose(workdir: pathlib.Path, orders: Orders) -> Pack | None:
   """Returns where cells are trained side by side, or None where they shall not be.
 
-  Unless the orders say how many, it is not done on a CPU, whose cores each have a worker
-  (docs/studies.md), and done elsewhere where it is measured to be faster.
+  Unless the orders say how many, it is not done on a CPU, where the studies that were
+  measured lose by it (docs/studies.md), and elsewhere where it is measured to be faster.
   """
   if orders.pack == 1 or orders.model_devices > 1 or orders.fsdp:
     return None

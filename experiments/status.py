@@ -213,8 +213,11 @@ def table(cells: Sequence[Progress]) -> str:
   return '\n'.join(lines)
 
 
-def as_json(cells: Sequence[Progress]) -> dict[str, Any]:
+def as_json(
+  cells: Sequence[Progress], price_per_hour: float | None = None
+) -> dict[str, Any]:
   """Returns the same for programs: `cells`, `counts` and totals."""
+  hours = sum(cell.device_hours for cell in cells)
   return {
     'cells': [
       {
@@ -235,5 +238,6 @@ def as_json(cells: Sequence[Progress]) -> dict[str, Any]:
     'counts': dict(Counter(cell.state for cell in cells)),
     'images_per_second': sum(cell.images_per_second for cell in cells),
     'seconds_left': seconds_left(cells),
-    'device_hours': sum(cell.device_hours for cell in cells),
+    'device_hours': hours,
+    'cost': None if price_per_hour is None else hours * price_per_hour,
   }

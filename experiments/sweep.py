@@ -211,6 +211,26 @@ def _parse(content: bytes, workdir: pathlib.Path) -> dict[str, Any]:
   return study
 
 
+def read_cells(workdir: pathlib.Path) -> list[Cell]:
+  """Returns the cells that were written with a study, by whichever sweeps.
+
+  Raises:
+    UserError: if there is no study, or the config of a cell cannot be read.
+  """
+  found = []
+  for cell in read_study(workdir)['cells']:
+    path = cell_folder(workdir, cell['name']) / 'config.json'
+    try:
+      config = ConfigDict(json.loads(path.read_bytes()))
+    except (OSError, ValueError) as error:
+      raise UserError(
+        f'{path} cannot be read ({error}); run the same sweep command, which writes it '
+        'where it is missing'
+      ) from error
+    found.append(Cell(cell['name'], cell['overrides'], config))
+  return found
+
+
 def read_study(workdir: pathlib.Path) -> dict[str, Any]:
   """Returns the content of study.json.
 

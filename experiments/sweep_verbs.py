@@ -1,11 +1,13 @@
 """What the verbs about whole sweeps do: start, follow, stop, try again."""
 
+import dataclasses
 import importlib
 import json
 import pathlib
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -38,6 +40,16 @@ def run_study(args: Args) -> int:
 
 def run_sweep(args: Args) -> int:
   return sweep_cells(args, *verbs.load_cells(args))
+
+
+def run_resume(args: Args) -> int:
+  workdir = pathlib.Path(args.workdir)
+  study, cells = sweep.read_study(workdir), sweep.read_cells(workdir)
+  told = dataclasses.asdict(orders.last(workdir))
+  values = told | args.values | {'data_dir': args.data_dir or told['data_dir']}
+  file = pathlib.Path(study['config_file'])
+  again = dataclasses.replace(args, values=values, config_file=file)
+  return sweep_cells(again, ConfigDict(study['config']), cells)
 
 
 def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
@@ -172,9 +184,7 @@ def _num_workers(args: Args, num_left: int) -> int:
 
 def _options(args: Args) -> dict[str, str]:
   """Returns the engine's options: those of the config file, then the command line's."""
-  module = verbs.load_module(args)
-  told: Mapping[str, Mapping[str, Any]] = module.get('get_launch', dict)()
-  found = {key: str(value) for key, value in told.get(args.on, {}).items()}
+  found = _options_of_file(args)
   for text in args.option or ():
     key, equals, value = text.partition('=')
     if not key or not equals:
@@ -189,6 +199,19 @@ def _options(args: Args) -> dict[str, str]:
   return found
 
 
+def _options_of_file(args: Args) -> dict[str, str]:
+  if args.config_file is None or not args.config_file.exists():
+    return {}  # `resume` needs no such file
+  told = verbs.load_module(args).get('get_launch', dict)()
+  try:
+    return {key: str(value) for key, value in told.get(args.on, {}).items()}
+  except AttributeError:
+    raise UserError(
+      f"{args.config_file}: get_launch() must return {{'slurm': {{'time': '4:00:00'}}}} and "
+      f'the like, not {told!r}'
+    ) from None
+
+
 def _engine(name: str) -> Any:
   return importlib.import_module(f'experiments.launch.{name}')
 
@@ -197,13 +220,14 @@ def _show(args: Args, told: orders.Orders, study: str, options: dict[str, str]) 
   """Prints what would be started."""
   num_cells = sum(map(len, told.groups))
   launch = _launch(args, told, study, num_cells, options)
-  print(
-    f'{num_cells} cells in {len(told.groups)} programs, {launch.num_workers} workers'
-  )
-  if args.on in SUBMITTED:
-    print(_engine(args.on).render(launch))
+  if args.on == 'local':
+    shown = ' '.join(launch.command('--slot=K'))
   else:
-    print(' '.join(launch.command('--slot=K')))
+    shown = _engine(args.on).render(launch)
+  print(
+    f'cells: {num_cells}, programs: {len(told.groups)}, workers: {launch.num_workers}'
+  )
+  print(shown)
   return OK
 
 
@@ -234,7 +258,8 @@ def run_status(args: Args) -> int:
   expected = status.expect(workdir, study)
   seen = [status.read_progress(cell) for cell in expected]
   if args.json:
-    told = status.as_json(seen) | {'name': study['name'], 'jobs': _hints(workdir)}
+    told = status.as_json(seen, args.price_per_hour)
+    told |= {'name': study['name'], 'jobs': _hints(workdir)}
     print(json.dumps(told, indent=2))
     return OK
 
@@ -310,7 +335,12 @@ def run_logs(args: Args) -> int:
 def run_worker(args: Args) -> int:
   from experiments import worker
 
-  cores = [int(core) for core in args.cores.split(',')] if args.cores else []
+  try:
+    cores = [int(core) for core in args.cores.split(',')] if args.cores else []
+  except ValueError:
+    raise UserError(f'--cores={args.cores} is no list of numbers such as 0,1') from None
+  if args.coordinator and not re.fullmatch(r'auto|.+:\d+', args.coordinator):
+    raise UserError(f'--coordinator={args.coordinator} is neither HOST:PORT nor auto')
   return worker.main(
     pathlib.Path(args.workdir),
     args.orders,
@@ -353,6 +383,16 @@ VERBS: dict[str, Verb] = {
     _RUN,
     run_sweep,
     ('config', 'workdir'),
+  ),
+  'resume': Verb(
+    'trains what is left of a study',
+    'All cells that its sweeps have listed, as the last of them was told to. --data_dir '
+    'where the images lie elsewhere now; --on, --workers, --processes and --option are '
+    'given anew, for it may be another engine.',
+    'scaling resume --workdir=runs/digits --on=slurm --workers=8',
+    ('workdir', 'data_dir', 'on', 'workers', 'processes', 'option', 'dry_run'),
+    run_resume,
+    ('workdir',),
   ),
   'status': Verb(
     'shows how far each cell of a study is',

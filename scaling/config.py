@@ -189,9 +189,9 @@ def field(config: ConfigDict, name: str) -> Any:
 
 
 def suggest(value: str, choices: Iterable[str]) -> str:
-  """Returns ' Did you mean "x"?' for the nearest choice, or nothing."""
+  """Returns ' Did you mean "x"?' for the nearest choice that it is not, or nothing."""
   near = difflib.get_close_matches(value, list(choices), n=1)
-  return f' Did you mean "{near[0]}"?' if near else ''
+  return f' Did you mean "{near[0]}"?' if near and near[0] != value else ''
 
 
 def check(config: ConfigDict) -> None:

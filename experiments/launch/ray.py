@@ -49,6 +49,23 @@ class _Wanted:
     return int(self.resources['CPU']) if len(self.resources) == 1 else 0
 
 
+def render(launch: Launch) -> str:
+  """Returns where the workers run, what each takes and what it does.
+
+  Raises:
+    UserError: for an option that cannot be.
+  """
+  wanted = _read(launch)
+  resources = ', '.join(
+    f'{amount:g} {name}' for name, amount in wanted.resources.items()
+  )
+  return (
+    f'cluster: {wanted.address or "its own, on this machine"}\n'
+    f'each worker takes: {resources}\n'
+    f'{" ".join(launch.command("--slot=K"))}'
+  )
+
+
 def run(launch: Launch, watch: Callable[[], bool]) -> bool:
   """Runs workers until no cell is left.
 

@@ -55,8 +55,8 @@ def submit(launch: Launch) -> Iterator[tuple[str, int]]:
   """
   if shutil.which('sky') is None:
     raise UserError(
-      '--on=skypilot needs the command sky; run `pip install skypilot` with the extra of '
-      'your cloud, in an environment of its own, and have its `sky` on PATH'
+      "--on=skypilot needs the command sky; run `pip install 'scaling[skypilot]'` and, of "
+      "your cloud, such as `pip install 'skypilot[gcp]'`"
     )
   for slot in range(launch.num_workers):
     name = launch.name(slot, MAX_NAME)

@@ -91,7 +91,7 @@ def submit(launch: Launch) -> Iterator[tuple[str, int]]:
     UserError: without xpk, or quoting why it refuses.
   """
   if shutil.which('xpk') is None:
-    raise UserError('--on=xpk needs the command xpk; run `pip install xpk`')
+    raise UserError("--on=xpk needs the command xpk; run `pip install 'scaling[xpk]'`")
   for name, command in zip(_names(launch), commands(launch), strict=True):
     # Without input xpk cannot ask whether to end a workload of this name.
     done = subprocess.run(

@@ -192,6 +192,31 @@ def test_status_of_a_study_not_begun(call, config, tmp_path):
   assert status == 0
   assert all(cell.name in out for cell in cells)
   assert out.splitlines()[-1] == 'base: 2 pending'
+  _, out, _ = call('status', f'--workdir={tmp_path}', '--json', '--price_per_hour=2')
+  assert json.loads(out)['cost'] == 0.0
+  _, out, _ = call('status', f'--workdir={tmp_path}', '--json')
+  assert json.loads(out)['cost'] is None
+
+
+def test_a_study_that_was_not_begun_cannot_be_resumed(error, config, tmp_path):
+  assert 'holds no study' in error('resume', f'--workdir={tmp_path}')
+  cells = sweep.make_cells(config, [{'data.num_images': 10}])
+  sweep.write_study(tmp_path, config, 'x.py', cells)
+  assert 'no sweep was started' in error('resume', f'--workdir={tmp_path}')
+
+
+@pytest.mark.parametrize('told', ['[]', "{'slurm': 3}", "{'slurm': ['time']}"])
+def test_options_of_an_engine_that_cannot_be(error, tiny_file, tmp_path, told):
+  path = tmp_path / 'odd.py'
+  path.write_text(f'{tiny_file.read_text()}\n\ndef get_launch():\n  return {told}\n')
+  words = (f'--config={path}', f'--workdir={tmp_path / "w"}', '--on=slurm')
+  assert 'get_launch() must return' in error('sweep', *words)
+
+
+@pytest.mark.parametrize('word', ['--cores=x', '--cores=1,', '--coordinator=nonsense'])
+def test_a_worker_s_words_that_cannot_be(error, tmp_path, word):
+  line = error('worker', f'--workdir={tmp_path}', '--orders=0123456789', word)
+  assert word in line
 
 
 SIZES = (50, 100, 200, 400, 800, 1600)

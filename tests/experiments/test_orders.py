@@ -1,6 +1,7 @@
 import collections
 import itertools
 import json
+import os
 
 import pytest
 
@@ -43,17 +44,25 @@ def test_the_whole_set_counts_as_the_longest(config):
   assert [name.split('-')[1] for name in order] == ['nall', f'n{10**9}', 'n10']
 
 
-def test_orders_are_written_once_under_a_name_of_their_content(tmp_path):
+def test_orders_have_a_name_of_their_content(tmp_path):
   told = orders.Orders([['a', 'b'], ['c']], data_dir='/sets', stall_seconds=60.0)
   name = orders.write(tmp_path, told)
   (path,) = (tmp_path / 'launches').iterdir()
   assert path.stem == name == orders.name_of(told)
-  before = path.stat().st_mtime_ns
-  assert orders.write(tmp_path, told) == name
-  assert path.stat().st_mtime_ns == before
   assert orders.read(tmp_path, name) == told
   assert json.loads(path.read_text())['data_dir'] == '/sets'
   assert orders.write(tmp_path, orders.Orders([['a']])) != name
+
+
+def test_the_last_orders_are_those_that_were_given_last(tmp_path):
+  with pytest.raises(UserError, match='no sweep was started'):
+    orders.last(tmp_path)
+  first, second = orders.Orders([['a', 'b']]), orders.Orders([['a']], data_dir='/sets')
+  for number, told in enumerate((first, second, first)):
+    name = orders.write(tmp_path, told)
+    os.utime(tmp_path / 'launches' / f'{name}.json', (0, number))
+    (tmp_path / 'launches' / 'slurm-1234567890.json').write_text('{}')  # a job
+    assert orders.last(tmp_path) == told
 
 
 def test_orders_that_are_not_there(tmp_path):

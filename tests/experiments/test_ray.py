@@ -317,13 +317,28 @@ def test_a_lost_node_costs_its_worker_a_restart(
     ('--option=address=ray://host:1', ['ray://host:1', 'HOST:PORT', 'auto']),
   ],
 )
+@pytest.mark.parametrize('dry', [(), ('--dry_run',)])
 @pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
-def test_what_cannot_be_is_named(error, tiny_file, tmp_path, word, parts):
-  line = error(
-    'sweep', '--on=ray', f'--config={tiny_file}', f'--workdir={tmp_path}', word
-  )
+def test_what_cannot_be_is_named(error, tiny_file, tmp_path, word, parts, dry):
+  words = ('sweep', '--on=ray', f'--config={tiny_file}', f'--workdir={tmp_path}')
+  line = error(*words, word, *dry)
   for part in parts:
     assert part in line
+  assert 'num_cpus"' not in line or 'num_cpu=' in line
+
+
+@pytest.mark.filterwarnings('ignore:the load_module:DeprecationWarning')
+def test_what_would_be_started_is_shown(call, tiny_file, tmp_path):
+  words = ('--on=ray', f'--config={tiny_file}', f'--workdir={tmp_path / "new"}')
+  options = ('--option=num_cpus=2', '--option=TPU=4', '--option=address=HEAD:6379')
+  status, out, _ = call('sweep', *words, *options, '--workers=3', '--dry_run')
+  assert status == 0
+  counts, cluster, takes, command = out.splitlines()
+  assert counts == 'cells: 6, programs: 1, workers: 3'
+  assert cluster == 'cluster: HEAD:6379'
+  assert takes == 'each worker takes: 2 CPU, 4 TPU'
+  assert f'worker --workdir={tmp_path}' in command
+  assert not (tmp_path / 'new').exists()
 
 
 @pytest.mark.slow

@@ -106,7 +106,7 @@ def test_what_is_ours_is_not_set(tmp_path, key):
 def test_without_skypilot_the_way_out_is_named(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
   skypilot._queue.cache_clear()
-  with pytest.raises(UserError, match='pip install skypilot'):
+  with pytest.raises(UserError, match=r'pip install .scaling\[skypilot\]'):
     list(skypilot.submit(make_launch(tmp_path)))
   assert skypilot.states('job') == ''
   skypilot.cancel('job')

@@ -96,6 +96,32 @@ def test_study_killed_three_times_ends_equal(
   assert_same_checkpoints(tmp_path, reference)
 
 
+def test_a_stopped_study_is_resumed_without_its_config_file(
+  reference, command, run, tiny_file, tmp_path
+):
+  file = tmp_path / 'tiny.py'
+  file.write_text(tiny_file.read_text())
+  workdir = tmp_path / 'study'
+  words = ('sweep', f'--config={file}', f'--workdir={workdir}')
+  # Of two sweeps, the last of which is stopped.
+  assert run(*words, '--config.data.num_images=30').returncode == 0
+  process = command(*words, '--workers=1')
+  wait_for(lambda: num_done(workdir) >= 3)
+  process.send_signal(signal.SIGINT)
+  process.communicate(timeout=PATIENCE)
+  assert num_done(workdir) < 6
+  file.unlink()
+  shown = run('resume', f'--workdir={workdir}', '--on=slurm', '--dry_run')
+  assert shown.stdout.startswith('cells: 6, programs: 1, workers: 1')
+  assert '#SBATCH' in shown.stdout
+  done = run('resume', f'--workdir={workdir}', '--workers=2')
+  assert done.returncode == 0, done.stderr
+  assert run('report', f'--workdir={workdir}').returncode == 0
+  assert results(workdir) == results(reference)
+  assert metrics(workdir) == metrics(reference)
+  assert 'nothing to do' in run('resume', f'--workdir={workdir}').stdout
+
+
 def test_workers_save_on_sigterm_when_their_launcher_is_gone_and_on_ctrl_c(
   reference, command, run, tiny_file, tmp_path
 ):

@@ -137,6 +137,23 @@ def test_a_study_is_written_and_read_back(tmp_path, config):
   assert (tmp_path / 'study.json').stat().st_mtime_ns == before
 
 
+def test_the_cells_of_all_sweeps_are_read_back(tmp_path, config):
+  cells = write(tmp_path, config, [{'data.num_images': 10}])
+  cells += write(tmp_path, config, [{'data.num_images': 20, 'model.depth': 14}])
+  found = sweep.read_cells(tmp_path)
+  assert [(cell.name, dict(cell.overrides)) for cell in found] == [
+    (cell.name, dict(cell.overrides)) for cell in cells
+  ]
+  for one, cell in zip(found, cells, strict=True):
+    assert config_lib.identity(one.config) == config_lib.identity(cell.config)
+    assert config_lib.program_key(one.config) == config_lib.program_key(cell.config)
+  path = sweep.cell_folder(tmp_path, cells[1].name) / 'config.json'
+  for broken in ('{"seed": ', None):
+    path.write_text(broken) if broken else path.unlink()
+    with pytest.raises(UserError, match=r'config\.json cannot be read'):
+      sweep.read_cells(tmp_path)
+
+
 def test_a_study_is_extended_and_never_shrunk(tmp_path, config):
   (first,) = write(tmp_path, config, [{'data.num_images': 10}])
   more = write(tmp_path, config, [{'data.num_images': 20, 'model.depth': 14}])

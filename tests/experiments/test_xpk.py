@@ -147,7 +147,7 @@ def test_workloads_are_submitted_one_by_one(tmp_path, fake_xpk):
 
 def test_without_xpk_the_way_out_is_named(tmp_path, monkeypatch):
   monkeypatch.setenv('PATH', str(tmp_path))
-  with pytest.raises(UserError, match='pip install xpk'):
+  with pytest.raises(UserError, match=r'pip install .scaling\[xpk\]'):
     list(xpk.submit(make_launch(tmp_path)))
 
 
