@@ -160,6 +160,7 @@ def run_train(args: Args) -> int:
     mirror=mirror_file(args),
     model_devices=args.model_devices,
     fsdp=args.fsdp,
+    stall_seconds=args.stall_seconds,
   )
   state = worker.run_cell(workdir, lease, told, stop, profile_steps=args.profile)
   if state == 'failed':
@@ -382,7 +383,7 @@ VERBS = {
     'The config as it stands, without its sweep.',
     'scaling train --config=configs/digits.py --config.model.depth=14 '
     '--workdir=runs/one',
-    ('config', 'workdir', 'data_dir', *MIRRORS, *LAYOUT, 'profile'),
+    ('config', 'workdir', 'data_dir', *MIRRORS, *LAYOUT, 'stall_seconds', 'profile'),
     run_train,
     ('config', 'workdir'),
   ),

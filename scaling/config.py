@@ -79,6 +79,7 @@ _POSITIVE = (
   'transfer.draws',
   'transfer.num_classes',
   'optim.eps',
+  'optim.rms_eps',
   'optim.trust',
 )
 _NOT_NEGATIVE = (
@@ -109,6 +110,14 @@ _SHARES = (
   'optim.warmup_fraction',
   'optim.cooldown_fraction',
 )
+_SEQUENCES = (  # of numbers
+  'data.mean',
+  'data.std',
+  'optim.step_fractions',
+  'checkpoint.keep_steps',
+  'transfer.shots',
+)
+_LARGEST = 2**31 - 1  # of the counts that a program holds in 32 bits
 
 # Fields that no compiled program depends on. A new field is taken to matter until it is
 # named here: that costs a compilation, where forgetting it would train the wrong thing.
@@ -216,6 +225,15 @@ def check(config: ConfigDict) -> None:
   for name in _SHARES:
     if not 0 <= field(config, name) < 1:
       raise UserError(f'{name}={field(config, name)} must be from 0 to below 1')
+  for name in _SEQUENCES:
+    values = field(config, name)
+    if not all(isinstance(one, int | float) and math.isfinite(one) for one in values):
+      raise UserError(f'{name}={tuple(values)} must be numbers')
+  if not 0 <= config.seed < 2**32:
+    raise UserError(
+      f'seed={config.seed} must be from 0 to 2**32 - 1: others give the same numbers as one '
+      'of these'
+    )
   if not all(0 < std < math.inf for std in config.data.std):
     raise UserError(f'data.std={tuple(config.data.std)} must be above 0')
   epochs, steps = config.train.epochs, config.train.steps
@@ -224,6 +242,13 @@ def check(config: ConfigDict) -> None:
       f'exactly one of train.epochs={epochs:g} and train.steps={steps} must be above 0; '
       'set the other to 0'
     )
+  for name in ('train.steps', 'train.batch_size', 'data.image_size'):
+    if (number := field(config, name)) > _LARGEST:
+      raise UserError(f'{name}={number} must be below 2**31')
+  kept = tuple(config.checkpoint.keep_steps)
+  for step in kept:
+    if step < 1 or 0 < steps < step:
+      raise UserError(f'checkpoint.keep_steps={kept}: the run has no step {step}')
   if config.model.ops == 'onednn' and config.model.name != 'resnet':
     raise UserError(
       f'model.ops=onednn is for model.name=resnet; a {config.model.name} has no such form, '
@@ -331,10 +356,20 @@ def protocol(config: ConfigDict) -> str:
 
 
 def num_steps(config: ConfigDict, num_images: int) -> int:
-  """Returns the updates of a run on `num_images` images."""
+  """Returns the updates of a run on `num_images` images.
+
+  Raises:
+    UserError: if they are too many to count.
+  """
   if config.train.steps:
     return config.train.steps
-  return math.ceil(config.train.epochs * num_images / config.train.batch_size)
+  steps = math.ceil(config.train.epochs * num_images / config.train.batch_size)
+  if steps > _LARGEST:
+    raise UserError(
+      f'train.epochs={config.train.epochs:g} of {num_images:,} images are {steps:.3g} '
+      'updates, and there may be 2**31 - 1; take fewer, or a larger train.batch_size'
+    )
+  return steps
 
 
 def plain(value: Any, name: str = '') -> Any:

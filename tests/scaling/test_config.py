@@ -74,6 +74,17 @@ def test_bad_field_is_named_with_value_and_way_out(name, value, way_out):
     ('data.min_crop_area', 1.5),
     ('data.min_crop_area', -0.1),
     ('data.std', (0.25, 0.0, 0.25)),
+    ('data.mean', (0.5, math.nan, 0.5)),
+    ('optim.step_fractions', ('a',)),
+    ('optim.rms_eps', -1.0),
+    ('checkpoint.keep_steps', (0,)),
+    ('checkpoint.keep_steps', (10**9,)),
+    ('checkpoint.keep_steps', ('a',)),
+    ('transfer.shots', (math.inf,)),
+    ('train.steps', 2**31),
+    ('train.batch_size', 2**31),
+    ('seed', -1),
+    ('seed', 2**32),
   ],
 )
 def test_numbers_that_could_not_train_are_refused(name, value):
@@ -144,6 +155,26 @@ def test_num_steps_is_whole_passes_rounded_up_or_the_steps_asked_for(tiny_config
   by_steps = tiny_config({'train.steps': 7})
   assert config_lib.protocol(by_steps) == 'steps'
   assert {config_lib.num_steps(by_steps, n) for n in (1, 40, 10**9)} == {7}
+
+
+def test_more_updates_than_can_be_counted_are_refused(tiny_config):
+  config = tiny_config()
+  config.train.update(epochs=1e300, steps=0, batch_size=1)
+  config_lib.check(config)
+  with pytest.raises(
+    UserError, match=r'epochs=1e\+300 of 10 images are 1e\+301 updates'
+  ):
+    config_lib.num_steps(config, 10)
+  config.train.epochs = 1.0
+  assert config_lib.num_steps(config, 2**31 - 1) == 2**31 - 1
+
+
+def test_seeds_that_would_repeat_another_s_numbers_are_the_refused_ones():
+  import jax
+
+  assert (jax.random.key(2**32) == jax.random.key(0)).all()
+  assert (jax.random.key(-1) == jax.random.key(2**32 - 1)).all()
+  assert (jax.random.key(2**32 - 1) != jax.random.key(0)).all()
 
 
 def test_identity_is_the_same_in_another_process_and_key_order():

@@ -291,7 +291,7 @@ def test_a_bad_config_leaves_no_trace(tiny_config, tmp_path):
   [
     ({'optim.warmup_steps': 100}, r'warmup'),
     ({'train.batch_size': 15}, r'train\.batch_size=15'),
-    ({'optim.rms_eps': math.nan}, r'optim\.rms_eps cannot be nan'),
+    ({'optim.rms_eps': math.nan}, r'optim\.rms_eps=nan must be above 0'),
     ({'model.head_bias': math.inf}, r'model\.head_bias cannot be inf'),
   ],
 )
