@@ -40,7 +40,9 @@ def check(
       if checkpoints:
         told += _broken(cell, found[cell])
   manifests = [files['manifest.json'] for files in found.values()]
-  told += _mixed([manifest for manifest in manifests if manifest])
+  made = [manifest for manifest in manifests if manifest]
+  # And what made the cells that were gone on with by something else.
+  told += _mixed([*made, *(one for m in made for one in m.get('earlier', []))])
   ended = [f[ledger.NAME].get('state') in ledger.ENDED for f in found.values()]
   told += _space(workdir, cells, ended.count(False))
   return told

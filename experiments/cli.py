@@ -151,6 +151,7 @@ def parse(name: str, words: Sequence[str]) -> Args:
   config_file, overrides = None, {}
   if parsed.get('config') is not None:
     config_file = pathlib.Path(config_flags.get_config_filename(values['config']))
+    config_file = config_file.absolute()  # `resume` may run elsewhere
     overrides = config_flags.get_override_values(values['config'])
   return Args(parsed, config_file, overrides, rest)
 

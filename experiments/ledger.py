@@ -16,13 +16,14 @@ import pathlib
 import platform
 import tempfile
 import threading
+import time
 from collections.abc import Container
 from typing import Any
 
 from experiments import store
 from experiments.store import Folder
 from scaling import metrics
-from scaling.errors import UserError
+from scaling.errors import StorageError, UserError
 
 # What a status.json says. 'stale' is no state of its own: running, but its worker is gone.
 STATES = (
@@ -39,6 +40,7 @@ ENDED = ('done', 'failed', 'cancelled')
 RENEW_SECONDS = 30.0
 WATCH_SECONDS = 5.0  # between looks at whether somebody cancelled it
 STALE_SECONDS = 120.0
+READ_AGAIN_SECONDS = 1.0, 5.0, 15.0  # after which a disk that faltered may be back
 MAX_FAILURES = 2
 MAX_PREEMPTIONS = 100
 # Workers in a row that may die over a cell without getting further with it, before the
@@ -211,11 +213,21 @@ class Lease:
 
     A worker may have stood still for longer than its lease lasts, and must look before it
     writes anything.
+
+    Raises:
+      LeaseLostError: if another worker holds it.
+      StorageError: if that cannot be found out.
     """
-    with self._lock:
-      held = store.read(self.cell, NAME)[1] == self._generation
-    if not held:
-      self._give_up()
+    for wait in (*READ_AGAIN_SECONDS, None):
+      try:
+        with self._lock:
+          if store.read(self.cell, NAME)[1] != self._generation:
+            self._give_up()
+        break
+      except (OSError, ValueError) as error:
+        if wait is None:
+          raise StorageError(f'{self.cell}/{NAME} cannot be read: {error}') from error
+        time.sleep(wait)
     if self.lost.is_set():
       raise LeaseLostError(f'{self.cell} is held by another worker')
 
@@ -223,7 +235,7 @@ class Lease:
     """Publishes that the cell is done.
 
     Raises:
-      LeaseLostError: if another worker holds the cell, here, above and below; nothing is
+      LeaseLostError: if another worker holds the cell, here and below; nothing is
         written then.
     """
     self._end(dataclasses.replace(self._status, state='done', lease=None))

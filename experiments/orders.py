@@ -68,10 +68,11 @@ def group(cells: Sequence[Cell]) -> list[list[str]]:
 def _work(cell: Cell) -> float:
   """Returns the work of a cell, up to a factor: enough to sort by."""
   config = cell.config
-  whole = 1 << 63  # the whole set is the largest
-  num_images = config.data.num_images or whole
-  images = config_lib.num_steps(config, num_images) * config.train.batch_size
-  return float(images) * config.model.depth * config.model.width**2
+  images = float(config.train.steps * config.train.batch_size)
+  if not images:
+    whole = 2.0**63  # the whole set is the largest
+    images = config.train.epochs * (config.data.num_images or whole)
+  return images * config.model.depth * config.model.width**2
 
 
 def write(workdir: pathlib.Path, orders: Orders) -> str:

@@ -17,6 +17,7 @@ from experiments.launch import jobs, local
 from experiments.launch.jobs import Launch
 from experiments.verbs import FAILED, INTERRUPTED, LAYOUT, MIRRORS, OK, Args, Verb
 from scaling import config as config_lib
+from scaling.data import sources
 from scaling.errors import UserError
 
 # Engines that are handed jobs and left alone; the other two are stayed with.
@@ -64,7 +65,7 @@ def sweep_cells(args: Args, config: ConfigDict, cells: list[sweep.Cell]) -> int:
     )
   told = orders.Orders(
     orders.group(cells),
-    data_dir=args.data_dir,
+    data_dir=sources.absolute(args.data_dir),
     tensorboard=args.tensorboard,
     mirror=verbs.mirror_file(args),
     model_devices=args.model_devices,
@@ -201,7 +202,13 @@ def _options(args: Args) -> dict[str, str]:
 
 def _options_of_file(args: Args) -> dict[str, str]:
   if args.config_file is None or not args.config_file.exists():
-    return {}  # `resume` needs no such file
+    if args.on != 'local':
+      print(
+        f'{args.config_file} is not there: what its get_launch() may say of {args.on} is '
+        'not known; give it as --option',
+        file=sys.stderr,
+      )
+    return {}
   told = verbs.load_module(args).get('get_launch', dict)()
   try:
     return {key: str(value) for key, value in told.get(args.on, {}).items()}

@@ -369,7 +369,7 @@ def log_to_stdout() -> None:
 
 
 def _import_for_good() -> None:
-  """Imports what training takes, and keeps it out of later searches for garbage.
+  """Imports JAX and what trains, and keeps them out of later searches for garbage.
 
   Tracing makes many objects, and Python would look through all of JAX with each of its
   full searches: half a second of a worker's life.

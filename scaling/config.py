@@ -110,13 +110,8 @@ _SHARES = (
   'optim.warmup_fraction',
   'optim.cooldown_fraction',
 )
-_SEQUENCES = (  # of numbers
-  'data.mean',
-  'data.std',
-  'optim.step_fractions',
-  'checkpoint.keep_steps',
-  'transfer.shots',
-)
+_NUMBERS = ('data.mean', 'data.std', 'optim.step_fractions')  # some of them
+_COUNTS = ('checkpoint.keep_steps', 'transfer.shots')
 _LARGEST = 2**31 - 1  # of the counts that a program holds in 32 bits
 
 # Fields that no compiled program depends on. A new field is taken to matter until it is
@@ -225,14 +220,18 @@ def check(config: ConfigDict) -> None:
   for name in _SHARES:
     if not 0 <= field(config, name) < 1:
       raise UserError(f'{name}={field(config, name)} must be from 0 to below 1')
-  for name in _SEQUENCES:
-    values = field(config, name)
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in values):
-      raise UserError(f'{name}={tuple(values)} must be numbers')
+  for name in _NUMBERS:
+    if not all(
+      isinstance(x, int | float) and abs(x) < math.inf for x in field(config, name)
+    ):
+      raise UserError(f'{name}={tuple(field(config, name))} must be finite numbers')
+  for name in _COUNTS:
+    if not all(type(x) is int and x >= 0 for x in field(config, name)):
+      raise UserError(f'{name}={tuple(field(config, name))} must be whole numbers')
   if not 0 <= config.seed < 2**32:
     raise UserError(
-      f'seed={config.seed} must be from 0 to 2**32 - 1: others give the same numbers as one '
-      'of these'
+      f'seed={config.seed} must be from 0 to 2**32 - 1: networks of others begin with the '
+      'same weights as one of these'
     )
   if not all(0 < std < math.inf for std in config.data.std):
     raise UserError(f'data.std={tuple(config.data.std)} must be above 0')
@@ -245,10 +244,6 @@ def check(config: ConfigDict) -> None:
   for name in ('train.steps', 'train.batch_size', 'data.image_size'):
     if (number := field(config, name)) > _LARGEST:
       raise UserError(f'{name}={number} must be below 2**31')
-  kept = tuple(config.checkpoint.keep_steps)
-  for step in kept:
-    if step < 1 or 0 < steps < step:
-      raise UserError(f'checkpoint.keep_steps={kept}: the run has no step {step}')
   if config.model.ops == 'onednn' and config.model.name != 'resnet':
     raise UserError(
       f'model.ops=onednn is for model.name=resnet; a {config.model.name} has no such form, '
@@ -363,13 +358,13 @@ def num_steps(config: ConfigDict, num_images: int) -> int:
   """
   if config.train.steps:
     return config.train.steps
-  steps = math.ceil(config.train.epochs * num_images / config.train.batch_size)
+  steps = config.train.epochs * num_images / config.train.batch_size
   if steps > _LARGEST:
     raise UserError(
       f'train.epochs={config.train.epochs:g} of {num_images:,} images are {steps:.3g} '
       'updates, and there may be 2**31 - 1; take fewer, or a larger train.batch_size'
     )
-  return steps
+  return math.ceil(steps)
 
 
 def plain(value: Any, name: str = '') -> Any:

@@ -3,11 +3,12 @@
 import datetime
 import functools
 import importlib.metadata
+import json
 import os
 import pathlib
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from ml_collections import ConfigDict
 import scaling
 from scaling import cores, cost, step
 from scaling.data.split import fingerprint
+from scaling.errors import UserError
 from scaling.step import Program
 
 _PACKAGES = (
@@ -28,6 +30,23 @@ _PACKAGES = (
   'ml-collections',
   'clu',
   'numpy',
+)
+
+
+# What the numbers of a cell may hang on, beside its config.
+_MAKERS = (
+  'git_commit',
+  'versions',
+  'python',
+  'device_kind',
+  'num_devices',
+  'num_cores',
+  'mesh',
+  'fsdp',
+  'cells_at_once',
+  'num_processes',
+  'compiler_options',
+  'xla_flags',
 )
 
 
@@ -58,6 +77,38 @@ def classes(names: Sequence[str]) -> str:
   """Returns how many classes, the first of them, and a digest of all."""
   first = ', '.join(names[:3])
   return f'{len(names)}: {first}{", …" if names[3:] else ""} ({fingerprint(*names)})'
+
+
+def read(path: pathlib.Path) -> dict[str, Any]:
+  """Returns the content of a cell's manifest.json, empty where there is none.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  if not path.exists():
+    return {}
+  try:
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+      raise ValueError('it holds no fields')
+  except ValueError as error:
+    raise UserError(
+      f'{path} cannot be read ({error}); delete it and run the same command, if the image '
+      'set is the one that the cell began with'
+    ) from error
+  return found
+
+
+def earlier(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[dict[str, Any]]:
+  """Returns what else made a cell that is gone on with, the first of it first.
+
+  Args:
+    before: its manifest until now.
+    now: that which takes its place.
+  """
+  last = {name: before.get(name) for name in _MAKERS}
+  same = not before or last == {name: now.get(name) for name in _MAKERS}
+  return [*before.get('earlier', []), *([] if same else [last])]
 
 
 def make(

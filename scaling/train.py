@@ -11,7 +11,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -77,8 +77,8 @@ def train(
       trained by a thread of its own.
     should_stop: asked after each update; True saves the state and stops. With several
       processes the answer of any one stops all, an update later.
-    before_write: called before a row or a checkpoint is written; its error is raised in
-      their place.
+    before_write: called before anything is written into the workdir; its error is raised
+      in place of that.
 
   Returns:
     The last row of metrics.jsonl.
@@ -105,6 +105,7 @@ def train(
   subset = pipeline.make_subset(train_split, config.data)
   num_steps = config_lib.num_steps(config, subset.num_images)
   schedule = optim.make_schedule(config, num_steps)
+  before_write()  # to open them removes what a save has left undone
   checkpoints = Checkpoints(
     workdir / 'checkpoints',
     config.checkpoint.keep,
@@ -128,12 +129,16 @@ def train(
     judged_on = None
     if config.transfer.source:
       judged_on = transfer.load(config, train_split, data_dir)
-    _check_same_images(workdir / 'manifest.json', prints, checkpoints.latest_step)
+    before = {}
+    if checkpoints.latest_step is not None:
+      before = manifest.read(workdir / 'manifest.json')
+    _check_same_images(before, prints, workdir, checkpoints.latest_step)
     with clock.measure('compile'):
       program = step.compile_program(
         config, mesh, cropped=train_split.encoded is not None, fsdp=fsdp
       )
     LOG.info('compiled in %.1f s', program.compile_seconds)
+    before_write()
     # Not before: who is told that a config cannot be shall have its folder for another.
     write_config(config, workdir)
     if processes.is_first():
@@ -148,6 +153,7 @@ def train(
         label_names=train_split.label_names,
         fingerprints=prints,
       )
+      about['earlier'] = manifest.earlier(before, about)
       files.write_atomically(workdir / 'manifest.json', json.dumps(about, indent=2))
 
     init_key, augment_key = sharding.put_keys(config.seed, 2, mesh)
@@ -163,6 +169,7 @@ def train(
       LOG.info('resuming at step %d of %d', done, num_steps)
     began = done
     kept = -1 if restored is None else done
+    before_write()
     if processes.is_first():
       metrics.cut_rows(rows_path, kept)
     rows = [row for row in rows if row['step'] <= kept]
@@ -330,18 +337,18 @@ def _check_same_config(config: ConfigDict, workdir: pathlib.Path) -> None:
 
 
 def _check_same_images(
-  path: pathlib.Path, fingerprints: dict[str, str], saved: int | None
+  before: Mapping[str, Any],
+  fingerprints: Mapping[str, str],
+  workdir: pathlib.Path,
+  saved: int | None,
 ) -> None:
   """Refuses to go on from a checkpoint with other images than it was trained on."""
-  if saved is None or not path.exists():
-    return
-  before = json.loads(path.read_text(encoding='utf-8'))
   for name, fingerprint in fingerprints.items():
     if before.get(name, fingerprint) != fingerprint:
       part = 'training' if name == 'data_fingerprint' else 'test'
       raise UserError(
         f'the {part} images, or what is said of their classes, are not those of '
-        f'{path.parent} until step {saved}; bring the old set back, or use another '
+        f'{workdir} until step {saved}; bring the old set back, or use another '
         '--workdir'
       )
 

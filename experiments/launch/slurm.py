@@ -50,6 +50,7 @@ _OVER = (
   'REVOKED',
   'TIMEOUT',
 )
+_OF_ANOTHER_FORM = (AttributeError, LookupError, TypeError, ValueError)
 TIMEOUT_SECONDS = 120.0
 
 _SCRIPT = """\
@@ -153,10 +154,13 @@ def states(job: str) -> str:
   Empty when it is over, or when nobody knows.
   """
   try:
-    found = _from_json(_ask('squeue', '--json', f'--jobs={job}'), job)
-  except (UserError, subprocess.CalledProcessError, ValueError, LookupError):
-    # Builds without a library for JSON have no such option.
-    found = _from_lines(job)
+    try:
+      found = _from_json(_ask('squeue', '--json', f'--jobs={job}'), job)
+    except (subprocess.CalledProcessError, *_OF_ANOTHER_FORM):
+      # Builds without a library for JSON have no such option.
+      found = _from_lines(job)
+  except (UserError, subprocess.CalledProcessError):
+    return ''
   return ', '.join(f'{number} {state}' for state, number in sorted(found.items()))
 
 
@@ -177,8 +181,9 @@ def _from_json(said: str, job: str) -> Counter[str]:
   for one in json.loads(said)['jobs']:
     if job not in (str(number(one['array_job_id'])), str(number(one['job_id']))):
       continue
-    words = one['job_state']
-    state = words if isinstance(words, str) else words[-1]
+    state, *more = [words] if isinstance(words := one['job_state'], str) else words
+    if 'COMPLETING' in more:  # what runs after a task is not over yet
+      state = 'COMPLETING'
     if state not in _OVER:
       # Tasks that have not begun are one entry, with their numbers such as '1,4-6%2'.
       waiting = one['array_task_string'].partition('%')[0]
@@ -189,10 +194,7 @@ def _from_json(said: str, job: str) -> Counter[str]:
 
 
 def _from_lines(job: str) -> Counter[str]:
-  try:
-    said = _ask('squeue', '--noheader', '--array', f'--jobs={job}', '--format=%T %r')
-  except (UserError, subprocess.CalledProcessError):
-    return Counter()
+  said = _ask('squeue', '--noheader', '--array', f'--jobs={job}', '--format=%T %r')
   return Counter(_state(*line.split(maxsplit=1)) for line in said.splitlines())
 
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from scaling import cores
 from scaling.data.decode import decode
-from scaling.data.split import Split
+from scaling.data.split import Split, sampled
 from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
@@ -24,14 +24,15 @@ def fits(split: Split, shape: tuple[int, int, int]) -> bool:
 def decoded(split: Split, shape: tuple[int, int, int]) -> Split:
   """Returns the part with its images as pixels.
 
-  They are decoded on all cores as they are asked for, and kept, as are labels: training
-  starts at once, and a subset costs what it has. An image that cannot be decoded raises
-  its CorruptError then.
+  They are decoded on all cores when they are first asked for, and kept, as are labels:
+  training starts at once, and a subset costs what it has. An image that cannot be decoded
+  raises its CorruptError then. Some images' content is in the fingerprint.
 
   Args:
     split: of encoded images.
     shape: of each of them `[H, W, C]`.
   """
+  split = sampled(split)
   encoded = split.encoded
   assert encoded is not None
 
@@ -53,8 +54,8 @@ def decoded(split: Split, shape: tuple[int, int, int]) -> Split:
 
   return dataclasses.replace(
     split,
-    labels=_kept(split.labels, split.num_images),
-    images=_kept(images, split.num_images),
+    labels=_kept(split.labels, split.num_images, split.labels(np.arange(1))),
+    images=_kept(images, split.num_images, np.empty((0, *shape), np.uint8)),
     encoded=None,
     shape=shape,
   )
@@ -71,25 +72,26 @@ def decode_all(split: Split) -> None:
     split.images(np.arange(start, min(start + _AT_ONCE, split.num_images)))
 
 
-def _kept(make: Callable[[Ids], NDArray], num: int) -> Callable[[Ids], NDArray]:
+def _kept(
+  make: Callable[[Ids], NDArray], num: int, like: NDArray
+) -> Callable[[Ids], NDArray]:
   """Returns `make`, which is asked for what belongs to an id only once.
 
   Args:
     make: maps ids `[B]` to `[B, ...]`.
     num: of ids, from 0 on.
+    like: some of what it makes, or an empty array of that kind.
   """
-  first = make(np.arange(1))
   # It takes no memory until written to.
-  values = np.empty((num, *first.shape[1:]), first.dtype)
+  values = np.empty((num, *like.shape[1:]), like.dtype)
   known = np.zeros(num, bool)
-  values[:1], known[:1] = first, True
 
   def answer(ids: Ids) -> NDArray:
     # Two threads may make the same ones, which are equal.
     missing = np.unique(ids[~known[ids]])
     if missing.size:
       values[missing] = make(missing)
-      known[missing] = True
+      known[missing] = True  # not before: another thread may look
     # Unlike an index, `take` copies whole images: half the time for small ones.
     return values.take(ids, axis=0)
 

@@ -4,13 +4,10 @@ A set is loaded once per process and kept, for a worker trains many cells on it:
 differ in subset and seeds, which do not enter here.
 """
 
-import dataclasses
 import functools
 import pathlib
 import re
-import zlib
 
-import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from scaling import config as config_lib
@@ -28,10 +25,10 @@ from scaling.data import (
   tar,
   tfds,
 )
-from scaling.data.split import Split, fingerprint, merge_classes
+from scaling.data.split import Split, merge_classes, sampled
 from scaling.errors import UserError
 
-__all__ = ['Split', 'at_hand', 'folder_of', 'load', 'load_as_found']
+__all__ = ['Split', 'absolute', 'at_hand', 'folder_of', 'load', 'load_as_found']
 
 _SOURCES = {
   'array_record': array_record,
@@ -46,7 +43,7 @@ _SOURCES = {
 }
 # Where an image may have several labels, and how many is not known before it is read.
 _SEVERAL = ('array_record', 'csv', 'tar', 'tfds')
-_SAMPLED = 32  # images whose content is in the fingerprint, spread over the part
+_NAMED = re.compile('([^/=]+)=(.+)')  # a set and its folder
 _ROOM = 64  # labels of an image, at least, where nobody has said how many there are
 # The fields that decide what is loaded.
 _FIELDS = (
@@ -129,7 +126,7 @@ def folder_of(name: str, data_dir: str | None) -> str | None:
     UserError: for two folders without a name beside others with one.
   """
   parts = (data_dir or '').split(',')
-  named = [re.fullmatch(r'([^/=]+)=(.+)', part) for part in parts]
+  named = [_NAMED.fullmatch(part) for part in parts]
   if not any(named):
     return data_dir
   others = [part for part, match in zip(parts, named, strict=True) if not match]
@@ -142,13 +139,30 @@ def folder_of(name: str, data_dir: str | None) -> str | None:
   return folders.get(name, others[0] if others else None)
 
 
+def absolute(data_dir: str | None) -> str | None:
+  """Returns the same folders for processes that run elsewhere."""
+
+  def whole(folder: str) -> str:
+    if '://' in folder or folder.startswith('~'):  # theirs
+      return folder
+    return str(pathlib.Path(folder).absolute())
+
+  parts = (data_dir or '').split(',')
+  named = [_NAMED.fullmatch(part) for part in parts]
+  if not any(named):
+    return whole(data_dir) if data_dir else data_dir
+  return ','.join(
+    f'{match[1]}={whole(match[2])}' if match else whole(part)
+    for part, match in zip(parts, named, strict=True)
+  )
+
+
 @functools.lru_cache(maxsize=2)
 def _load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   whole = ConfigDict(data.to_dict())
   whole.num_classes *= data.merge_classes  # those of the set itself
-  train, test = map(
-    _sampled, _SOURCES[data.source].load(whole, _on_disk(data, data_dir))
-  )
+  train, test = _SOURCES[data.source].load(whole, _on_disk(data, data_dir))
+  train, test = (sampled(each) if each.encoded else each for each in (train, test))
   if data.merge_classes > 1:
     train, test = (merge_classes(each, data.merge_classes) for each in (train, test))
   if data.adapt:
@@ -174,20 +188,6 @@ def _on_disk(data: ConfigDict, data_dir: str | None) -> str | None:
       "bucket, or use data.source='tar', which reads object stores"
     )
   return data_dir
-
-
-def _sampled(split: Split) -> Split:
-  """Returns the part with the content of some images in its fingerprint.
-
-  Names and sizes of files stay the same where a set is prepared anew in another order.
-  """
-  if split.encoded is None or split.num_images == 0:
-    return split
-  places = np.unique(np.linspace(0, split.num_images - 1, _SAMPLED).astype(np.int64))
-  content = [zlib.crc32(encoded) for encoded in split.encoded(places)]
-  return dataclasses.replace(
-    split, fingerprint=fingerprint(split.fingerprint, content, split.labels(places))
-  )
 
 
 def _check(split: Split, data: ConfigDict, part: str) -> None:

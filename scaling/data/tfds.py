@@ -75,12 +75,15 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   if not all(memory.fits(part, image.shape) for part in (train, test)):
     return train, test
   pixels = memory.decoded(train, image.shape), memory.decoded(test, image.shape)
-  if data.corrupt == 'skip':
-    try:
-      for part in pixels:
-        memory.decode_all(part)
-    except CorruptError:
-      return train, test  # where batches are decoded, images may be skipped
+  try:
+    # Each cell needs all of the second, often after its training alone.
+    memory.decode_all(pixels[1])
+    if data.corrupt == 'skip':
+      memory.decode_all(pixels[0])
+  except CorruptError:
+    if data.corrupt == 'stop':
+      raise
+    return train, test  # where batches are decoded, images may be skipped
   return pixels
 
 

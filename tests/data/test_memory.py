@@ -2,6 +2,8 @@
 
 import collections
 import concurrent.futures
+import dataclasses
+import threading
 
 import numpy as np
 import pytest
@@ -49,16 +51,39 @@ def stored(pixels, png):
 )
 def test_each_is_decoded_once_and_only_when_asked_for(batches, stored, pixels):
   split, _, asked = stored
-  asked.clear()
   part = memory.decoded(split, SHAPE)
+  asked.clear()  # of a few images the content is in the fingerprint
   for ids in map(np.array, batches):
     assert (part.images(ids) == pixels[ids]).all()
     assert (part.labels(ids)[:, 0] == ids % 5).all()
-  wanted = {0}.union(*batches)  # the first is looked at to begin with
+  wanted = set().union(*batches)
   assert asked == {(what, i): 1 for what in ('image', 'label') for i in wanted}
   assert part.shape == SHAPE
   assert part.encoded is None
   assert part.labels(np.array([1])).dtype == np.int32
+
+
+def test_who_asks_for_what_another_thread_decodes_waits_or_decodes_it_too(
+  stored, pixels
+):
+  split, _, _ = stored
+  slowly, begun, go_on = (threading.Event() for _ in range(3))
+
+  def slow(ids):
+    if slowly.is_set() and not begun.is_set():
+      begun.set()
+      assert go_on.wait(60)
+    return split.encoded(ids)
+
+  part = memory.decoded(dataclasses.replace(split, encoded=slow), SHAPE)
+  slowly.set()
+  ids = np.array([3, 5])
+  with concurrent.futures.ThreadPoolExecutor(1) as threads:
+    first = threads.submit(part.images, ids)
+    assert begun.wait(60)
+    assert (part.images(ids) == pixels[ids]).all()
+    go_on.set()
+    assert (first.result() == pixels[ids]).all()
 
 
 def test_threads_that_ask_at_once_get_the_same(stored, pixels):

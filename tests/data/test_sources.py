@@ -329,6 +329,17 @@ def test_fashion_mnist(data):
   assert abs(train.images(everything(train)).mean() / 255 - 0.2860) < 1e-4
 
 
+def test_folders_for_processes_elsewhere(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  here = str(tmp_path)
+  assert sources.absolute(None) is None
+  assert sources.absolute('sets') == f'{here}/sets'
+  assert sources.absolute('a,b') == f'{here}/a,b'  # one folder
+  for same in ('/sets', '~/sets', 's3://bucket/sets', 'mine=/a,other=gs://b/c,~'):
+    assert sources.absolute(same) == same
+  assert sources.absolute('mine=a,b') == f'mine={here}/a,{here}/b'
+
+
 @pytest.mark.parametrize(
   ('data_dir', 'folder'),
   [

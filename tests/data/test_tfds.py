@@ -207,33 +207,45 @@ def test_tfds_truncated_file(on_tfds, tfds_dir, tmp_path):
     sources.load(on_tfds, str(tmp_path))
 
 
-def test_tfds_corrupt_images_stop_where_they_are_met_or_are_skipped(
-  on_tfds, tfds_dir, tmp_path
+@pytest.mark.parametrize(('part', 'odd'), [('train', 0), ('train', 7), ('test', 0)])
+def test_tfds_corrupt_images_stop_or_are_skipped(
+  on_tfds, tfds_dir, tmp_path, part, odd
 ):
   import shutil
 
   from array_record.python.array_record_module import ArrayRecordWriter
 
   shutil.copytree(tfds_dir / 'tiny_single', tmp_path / 'tiny_single')
-  (path,) = (tmp_path / 'tiny_single' / '1.0.0').glob('*-train.array_record*')
-  records = Records([Shard(str(path), 0, 20, 20)])(np.arange(20))
-  records[7] = records[7].replace(b'IDAT', b'IDAX')
+  (path,) = (tmp_path / 'tiny_single' / '1.0.0').glob(f'*-{part}.array_record*')
+  num = {'train': 20, 'test': 6}[part]
+  records = Records([Shard(str(path), 0, num, num)])(np.arange(num))
+  records[odd] = records[odd].replace(b'IDAT', b'IDAX')
   writer = ArrayRecordWriter(str(path), 'group_size:1')
   for record in records:
     writer.write(record)
   writer.close()
-  train, _ = sources.load(on_tfds, str(tmp_path))
-  assert len(train.images(np.arange(7))) == 7
-  with pytest.raises(CorruptError, match=r'image 7 of tiny_single, split train, is no'):
-    train.images(np.arange(20))
+  message = f'image {odd} of tiny_single, split {part}, is no readable image'
+  if part == 'train':  # where it is met
+    train, _ = sources.load(on_tfds, str(tmp_path))
+    rest = np.delete(np.arange(20), odd)
+    assert len(train.images(rest)) == 19
+    with pytest.raises(CorruptError, match=message):
+      train.images(np.arange(20))
+  else:  # before anything is trained
+    with pytest.raises(CorruptError, match=message):
+      sources.load(on_tfds, str(tmp_path))
   on_tfds.corrupt = 'skip'
   train, test = sources.load(on_tfds, str(tmp_path))
   assert train.images is test.images is None
   assert len(train.encoded(np.arange(20))) == 20
-  # One image of twenty changed, and small sets are known by every byte.
-  whole, _ = sources.load(on_tfds, str(tfds_dir))
-  assert whole.images is not None
-  assert whole.fingerprint != train.fingerprint
+  # One image changed, and small sets are known by every byte.
+  whole = sources.load(on_tfds, str(tfds_dir))
+  assert whole[0].images is not None
+  changed = [
+    one.fingerprint != other.fingerprint
+    for one, other in zip(whole, (train, test), strict=True)
+  ]
+  assert changed == [part == 'train', part == 'test']
 
 
 @pytest.fixture

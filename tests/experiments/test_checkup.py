@@ -135,6 +135,14 @@ def test_mixed_versions(study, cell):
   assert 'cells differ in jax: 0.10.2 in 2, 0.11.0 in 1' in jax
 
 
+def test_a_cell_that_was_gone_on_with_by_another_version(study, cell):
+  manifest = json.loads((cell / 'manifest.json').read_text())
+  manifest['earlier'] = [manifest | {'versions': {'jax': '0.9.0'}}]
+  (cell / 'manifest.json').write_text(json.dumps(manifest))
+  (line,) = told(study)
+  assert 'cells differ in jax: 0.10.2 in 3, 0.9.0 in 1' in line
+
+
 def test_a_disk_that_will_be_full(study, cell, monkeypatch):
   (cell / 'checkpoints').mkdir()
   (cell / 'checkpoints' / 'state').write_bytes(bytes(2_000_000))

@@ -14,7 +14,7 @@ import pytest
 from leases import END, forge, let_go
 
 from experiments import ledger
-from scaling.errors import UserError
+from scaling.errors import StorageError, UserError
 
 
 @pytest.fixture
@@ -305,6 +305,27 @@ def test_who_holds_a_cell_can_confirm_it(cell, claim):
     lease.confirm()
   assert lease.lost.is_set()
   assert (cell / 'status.json').read_bytes() == taken
+
+
+def test_a_disk_that_falters_is_asked_again(cell, claim, monkeypatch):
+  lease = claim(cell)
+  read, failed = ledger.store.read, []
+
+  def falter(folder, name):
+    if len(failed) < num_times:
+      failed.append(name)
+      raise ValueError('Stale file handle')
+    return read(folder, name)
+
+  monkeypatch.setattr(ledger.store, 'read', falter)
+  monkeypatch.setattr(ledger, 'READ_AGAIN_SECONDS', (0.0, 0.0))
+  num_times = 2
+  lease.confirm()
+  failed, num_times = [], 3
+  with pytest.raises(StorageError, match='cannot be read: Stale file handle'):
+    lease.confirm()
+  assert not lease.lost.is_set()
+  lease.confirm()
 
 
 def test_a_lost_lease_says_so_while_it_is_renewed(cell, claim, monkeypatch):

@@ -182,7 +182,7 @@ def task(number, *, state='RUNNING', reason='None', new=False, waiting='', job=7
     'job_id': told(50 + number) if new else 50 + number,
     'array_job_id': told(job) if new else job,
     'array_task_string': waiting,
-    'job_state': [state] if new else state,
+    'job_state': state.split() if new else state,
     'state_reason': reason,
   }
 
@@ -222,9 +222,18 @@ def test_states_are_counted(squeue, new):
   assert slurm.states('7') == ''
 
 
+def test_states_of_several_words(squeue):
+  words = ['RUNNING SIGNALING', 'PENDING REQUEUED', 'COMPLETED COMPLETING']
+  words += ['COMPLETED STAGE_OUT', 'FAILED LAUNCH_FAILED']
+  jobs = [task(i, state=state, new=True) for i, state in enumerate(words)]
+  squeue(json.dumps({'jobs': jobs}))
+  assert slurm.states('7') == '1 completing, 1 pending, 1 running'
+
+
 def test_states_where_squeue_knows_no_json(squeue):
   lines = ['RUNNING None', 'PENDING BeginTime', 'RUNNING None', 'PENDING Priority']
-  for no_json in ('squeue: error: no plugin for JSON', '{"jobs": [{}]}'):
+  other_forms = ('{"jobs": [{}]}', '{"jobs": null}', '[]', '{"jobs": [3]}')
+  for no_json in ('squeue: error: no plugin for JSON', *other_forms):
     tool = squeue(no_json, lines)
     assert slurm.states('7') == '1 pending (BeginTime), 1 pending (Priority), 2 running'
   tool.write_text('#!/bin/sh\necho Invalid job id >&2\nexit 1')

@@ -110,10 +110,17 @@ def test_a_stopped_study_is_resumed_without_its_config_file(
   process.send_signal(signal.SIGINT)
   process.communicate(timeout=PATIENCE)
   assert num_done(workdir) < 6
-  file.unlink()
-  shown = run('resume', f'--workdir={workdir}', '--on=slurm', '--dry_run')
+  words = ('resume', f'--workdir={workdir}', '--on=slurm', '--dry_run')
+  file.write_text(
+    f"{file.read_text()}\n\ndef get_launch():\n  return {{'slurm': {{'time': '1:00'}}}}\n"
+  )
+  shown = run(*words)
   assert shown.stdout.startswith('cells: 6, programs: 1, workers: 1')
-  assert '#SBATCH' in shown.stdout
+  assert '#SBATCH --time=1:00' in shown.stdout
+  file.unlink()
+  shown = run(*words)
+  assert '--time=' not in shown.stdout
+  assert f'{file} is not there: what its get_launch() may say of slurm' in shown.stderr
   done = run('resume', f'--workdir={workdir}', '--workers=2')
   assert done.returncode == 0, done.stderr
   assert run('report', f'--workdir={workdir}').returncode == 0

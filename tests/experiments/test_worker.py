@@ -141,3 +141,29 @@ def test_nothing_is_written_into_a_cell_that_another_has(
   assert saved == ({4, 6} if save_steps == 2 else set())
   assert ledger.read_status(cell).state == 'running'
   assert ledger.read_status(cell).lease['start'] == 'another start'
+
+
+@pytest.mark.parametrize('calls', [0, 1, 2])
+def test_who_wakes_up_before_it_begins_touches_nothing(config, tmp_path, calls):
+  config.data.update(
+    source='made_up', made_up_train=32, made_up_test=8, num_classes=3, image_size=8
+  )
+  config.model.update(depth=8, width=4)
+  config.train.update(batch_size=8, steps=4)
+  config.log.eval_batch_size = 8
+  train.write_config(config, tmp_path)
+  saving = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
+  saving.mkdir(parents=True)
+  (tmp_path / 'metrics.jsonl').write_text('{"step": 2}\n')
+  left = [calls]
+
+  def held():
+    if left[0] == 0:
+      raise ledger.LeaseLostError
+    left[0] -= 1
+
+  with pytest.raises(ledger.LeaseLostError):
+    train.train(config, tmp_path, before_write=held)
+  assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 2}\n'
+  assert calls > 0 or saving.exists()
+  assert (tmp_path / 'manifest.json').exists() == (calls == 2)

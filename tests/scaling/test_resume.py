@@ -21,7 +21,7 @@ from runs import (
 )
 
 from scaling import metrics
-from scaling.errors import Stopped
+from scaling.errors import Stopped, UserError
 from scaling.train import train
 
 # Orbax leaves these behind when it gives up on a broken checkpoint.
@@ -81,6 +81,31 @@ def test_a_run_stopped_and_resumed_ends_equal(config, undisturbed, tmp_path):
   last = train(config, tmp_path)
   assert last['step'] == 12
   assert_same_run(config, tmp_path, undisturbed)
+
+
+def test_a_manifest_says_what_else_made_a_cell(config, tmp_path):
+  path = tmp_path / 'manifest.json'
+
+  def go_on(calls, **made_by):
+    if path.exists():
+      path.write_text(json.dumps(json.loads(path.read_text()) | made_by))
+    with pytest.raises(Stopped):
+      train(config, tmp_path, should_stop=stop_after(calls))
+    return json.loads(path.read_text())['earlier']
+
+  assert go_on(1) == []
+  assert go_on(1) == []  # by the same, of whom one entry is enough
+  (one,) = go_on(1, git_commit='another')
+  assert one['git_commit'] == 'another'
+  assert 'jax' in one['versions']
+  assert go_on(0) == [one]
+  assert [made.get('python') for made in go_on(0, python='2.7')] == [
+    one['python'],
+    '2.7',
+  ]
+  path.write_text('{"version": ')
+  with pytest.raises(UserError, match=r'manifest\.json cannot be read .*delete it'):
+    train(config, tmp_path)
 
 
 def test_rows_beyond_the_checkpoint_are_written_again(config, undisturbed, tmp_path):
