@@ -1,7 +1,7 @@
 """What all workers of one launch are told, in WORKDIR/launches/NAME.json.
 
-Named by its content: a worker on any engine needs the folder of the
-study and this name, and nothing else.
+Named by its content: a worker on any engine needs the folder of the study and this name,
+and nothing else.
 """
 
 import dataclasses
@@ -97,7 +97,8 @@ def last(workdir: pathlib.Path) -> Orders:
   Raises:
     UserError: if there are none.
   """
-  there = [path for path in _path(workdir, '').parent.glob(f'{"[0-9a-f]" * 10}.json')]
+  # Beside them lie records of jobs, such as slurm-1234.json.
+  there = list(_path(workdir, '').parent.glob(f'{"[0-9a-f]" * 10}.json'))
   if not there:
     raise UserError(
       f'no sweep was started in {workdir}; start one with `scaling sweep --config=CONFIG '

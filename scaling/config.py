@@ -110,7 +110,8 @@ _SHARES = (
   'optim.warmup_fraction',
   'optim.cooldown_fraction',
 )
-_NUMBERS = ('data.mean', 'data.std', 'optim.step_fractions')  # some of them
+# Fields of several numbers, and of several whole ones.
+_NUMBERS = ('data.mean', 'data.std', 'optim.step_fractions')
 _COUNTS = ('checkpoint.keep_steps', 'transfer.shots')
 _LARGEST = 2**31 - 1  # of the counts that a program holds in 32 bits
 
