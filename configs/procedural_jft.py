@@ -23,9 +23,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.data.mean = (0.5, 0.5, 0.5)
   config.data.std = (0.15, 0.15, 0.15)
   config.data.procedural.zipf = 1.0
-  config.data.procedural.more_objects = (
-    0.70  # with `missing`: 1.26 labels an image (BiT)
-  )
+  config.data.procedural.more_objects = 0.70  # 1.26 labels an image, with `missing`
   config.data.procedural.missing = 0.6
   config.data.procedural.wrong = 0.2  # Sun et al. 2017, section 3
   config.data.procedural.branching = 8

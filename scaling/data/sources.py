@@ -43,7 +43,6 @@ _SOURCES = {
 }
 # Where an image may have several labels, and how many is not known before it is read.
 _SEVERAL = ('array_record', 'csv', 'tar', 'tfds')
-_NAMED = re.compile('([^/=]+)=(.+)')  # a set and its folder
 _ROOM = 64  # labels of an image, at least, where nobody has said how many there are
 # The fields that decide what is loaded.
 _FIELDS = (
@@ -125,18 +124,14 @@ def folder_of(name: str, data_dir: str | None) -> str | None:
   Raises:
     UserError: for two folders without a name beside others with one.
   """
-  parts = (data_dir or '').split(',')
-  named = [_NAMED.fullmatch(part) for part in parts]
-  if not any(named):
-    return data_dir
-  others = [part for part, match in zip(parts, named, strict=True) if not match]
+  folders = _folders(data_dir)
+  others = [folder for of, folder in folders if of is None]
   if len(others) > 1:
     raise UserError(
       f'--data_dir={data_dir} has {len(others)} folders without a name; write '
       'NAME=FOLDER,NAME=FOLDER for several sets'
     )
-  folders = {match[1]: match[2] for match in named if match}
-  return folders.get(name, others[0] if others else None)
+  return dict(folders).get(name, others[0] if others else None)
 
 
 def absolute(data_dir: str | None) -> str | None:
@@ -147,14 +142,24 @@ def absolute(data_dir: str | None) -> str | None:
       return folder
     return str(pathlib.Path(folder).absolute())
 
-  parts = (data_dir or '').split(',')
-  named = [_NAMED.fullmatch(part) for part in parts]
-  if not any(named):
-    return whole(data_dir) if data_dir else data_dir
-  return ','.join(
-    f'{match[1]}={whole(match[2])}' if match else whole(part)
-    for part, match in zip(parts, named, strict=True)
+  folders = _folders(data_dir)
+  return (
+    ','.join(f'{of}={whole(one)}' if of else whole(one) for of, one in folders) or None
   )
+
+
+def _folders(data_dir: str | None) -> list[tuple[str | None, str]]:
+  """Returns each folder with the name of its set, None for one without."""
+  if not data_dir:
+    return []
+  parts = data_dir.split(',')
+  named = [re.fullmatch(r'([^/=]+)=(.+)', part) for part in parts]
+  if not any(named):
+    return [(None, data_dir)]
+  return [
+    (match[1], match[2]) if match else (None, part)
+    for part, match in zip(parts, named, strict=True)
+  ]
 
 
 @functools.lru_cache(maxsize=2)

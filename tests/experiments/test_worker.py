@@ -100,6 +100,15 @@ def test_a_full_disk_is_no_failure_of_the_cell_and_ends_the_worker(
     assert 'room' in str(status.reason) or 'space' in str(status.reason)
 
 
+def make_small(config):
+  config.data.update(
+    source='made_up', made_up_train=32, made_up_test=8, num_classes=3, image_size=8
+  )
+  config.model.update(depth=8, width=4)
+  config.train.update(batch_size=8, steps=4)
+  config.log.eval_batch_size = 8
+
+
 _TAKES_OVER = """
 import contextlib, json
 
@@ -123,12 +132,8 @@ def test_nothing_is_written_into_a_cell_that_another_has(
   monkeypatch.setattr(ledger, 'WATCH_SECONDS', 1000.0)
   mirror = tmp_path / 'takes_over.py'
   mirror.write_text(_TAKES_OVER)
-  config.data.update(
-    source='made_up', made_up_train=32, made_up_test=8, num_classes=3, image_size=8
-  )
-  config.model.update(depth=8, width=4)
-  config.train.update(batch_size=8, steps=10)
-  config.log.update(every_steps=6, eval_batch_size=8)
+  make_small(config)
+  config.train.steps, config.log.every_steps = 10, 6
   config.checkpoint.every_steps = save_steps
   cell = tmp_path / 'cell'
   train.write_config(config, cell)
@@ -145,12 +150,7 @@ def test_nothing_is_written_into_a_cell_that_another_has(
 
 @pytest.mark.parametrize('calls', [0, 1, 2])
 def test_who_wakes_up_before_it_begins_touches_nothing(config, tmp_path, calls):
-  config.data.update(
-    source='made_up', made_up_train=32, made_up_test=8, num_classes=3, image_size=8
-  )
-  config.model.update(depth=8, width=4)
-  config.train.update(batch_size=8, steps=4)
-  config.log.eval_batch_size = 8
+  make_small(config)
   train.write_config(config, tmp_path)
   saving = tmp_path / 'checkpoints' / '2.orbax-checkpoint-tmp'
   saving.mkdir(parents=True)
