@@ -12,8 +12,9 @@ Cases:
               decoded, as TFDS does
   procedural  computed images, 32x32x3, beside our training step of ResNet-20 on the
               same cores
-  start       seconds until a first batch, from ten thousand images to a billion, and of
-              CIFAR-10, decoded into memory, where --data_dir has it
+  start       seconds until a first batch, from ten thousand images to a billion, of
+              files in a folder and in a CSV list, and of CIFAR-10, decoded into memory,
+              where --data_dir has it
   ids         cost and memory of the order of images, up to 2^40 of them
 
 Each contender is a process of its own, and they take turns, so that one works at a time
@@ -38,11 +39,13 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from experiments.benchmarks import input_files
 from experiments.benchmarks.input_cases import CASES, Case, Job
 from experiments.benchmarks.train_step import Contender
 
 MODULE = 'experiments.benchmarks.input_contenders'
 START_SIZES = (10**4, 10**6, 3 * 10**8, 10**9)
+NUM_FILES = 10**6
 IDS_SIZES = (*START_SIZES, 2**40)
 NUM_IDS = 2**21
 NAMES = (*CASES, 'start', 'ids')
@@ -159,24 +162,29 @@ def format_rows(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def measure_sizes(
-  name: str, sets: Sequence[tuple[int, str]], *, cores: int, rounds: int, num_ids: int
+  name: str,
+  sets: Sequence[tuple[int, str, str]],
+  *,
+  cores: int,
+  rounds: int,
+  num_ids: int,
 ) -> list[dict[str, Any]]:
   """Returns one row for each set of 'start' or 'ids', the best of several processes.
 
   Args:
     name: of the case.
-    sets: images in each, and its folder if they are not computed.
+    sets: images in each, their source, and its folder if they are not computed.
     cores: to run on.
     rounds: processes for each size.
     num_ids: planned in each process of 'ids'.
   """
   rows: list[dict[str, Any]] = [
-    {'case': name, 'images': size, 'decoded': bool(folder), 'load': os.getloadavg()[0]}
-    for size, folder in sets
+    {'case': name, 'images': size, 'source': source, 'load': os.getloadavg()[0]}
+    for size, source, _ in sets
   ]
   for _ in range(rounds):
-    for row, (size, folder) in zip(rows, sets, strict=True):
-      process = ask(Job(name, 'ours', cores, folder, size, num_ids))
+    for row, (size, source, folder) in zip(rows, sets, strict=True):
+      process = ask(Job(name, source, cores, folder, size, num_ids))
       process.close()
       for key, value in process.first.items():
         row.setdefault(f'all_{key}', []).append(value)
@@ -184,6 +192,11 @@ def measure_sizes(
   return rows
 
 
+STORED = {
+  'folder': ' files in a folder',
+  'csv': ' files in a CSV list',
+  'tfds': ' of CIFAR-10, decoded',
+}
 SIZE_HEADERS = {
   'start': """\
 | case | images | s to the first batch | with its images on the device | load |
@@ -198,8 +211,7 @@ def format_sizes(rows: Sequence[dict[str, Any]]) -> str:
   """Returns the Markdown lines of 'start' or 'ids'."""
   lines = []
   for row in rows:
-    decoded = ' of CIFAR-10, decoded' if row.get('decoded') else ''
-    line = [row['case'], f'{row["images"]:,}{decoded}']
+    line = [row['case'], f'{row["images"]:,}{STORED.get(row["source"], "")}']
     if row['case'] == 'start':
       line += [f'{row["seconds"]:.2f}', f'{row["placed_seconds"]:.2f}']
     else:
@@ -226,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   parser.add_argument('--rounds', type=int, default=5, help='turns of each contender')
   parser.add_argument('--seconds', type=float, default=1.5, help='of a turn, about')
   parser.add_argument(
-    '--quick', action='store_true', help='two turns of 0.3 seconds, and fewer ids'
+    '--quick', action='store_true', help='two turns of 0.3 seconds, fewer ids and files'
   )
   parser.add_argument('--data_dir', help='with CIFAR-10, prepared by TFDS; for start')
   parser.add_argument('--out', type=pathlib.Path, help='JSON file to write')
@@ -235,9 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.error(f'--rounds={args.rounds} must be at least 1')
   if args.seconds <= 0:
     parser.error(f'--seconds={args.seconds} must be above 0')
-  rounds, seconds, num_ids = args.rounds, args.seconds, NUM_IDS
+  rounds, seconds, num_ids, num_files = args.rounds, args.seconds, NUM_IDS, NUM_FILES
   if args.quick:
-    rounds, seconds, num_ids = 2, 0.3, NUM_IDS // 16
+    rounds, seconds, num_ids, num_files = 2, 0.3, NUM_IDS // 16, NUM_FILES // 100
   available = len(os.sched_getaffinity(0))
   cores = min(args.cores or available, available)
   rows: list[dict[str, Any]] = []
@@ -251,13 +263,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
       text, table = format_rows(new), HEADER
     else:
-      sets = [(size, '') for size in (START_SIZES if name == 'start' else IDS_SIZES)]
-      if name == 'start' and args.data_dir:
-        sets.append((50_000, args.data_dir))
-      # A fresh process each takes its time; three show what the best is.
-      new = measure_sizes(
-        name, sets, cores=cores, rounds=min(rounds, 3), num_ids=num_ids
-      )
+      sizes = START_SIZES if name == 'start' else IDS_SIZES
+      sets = [(size, 'procedural', '') for size in sizes]
+      with tempfile.TemporaryDirectory() as folder:
+        if name == 'start':
+          input_files.many(pathlib.Path(folder), num_files)
+          sets += [(num_files, source, folder) for source in ('folder', 'csv')]
+        if name == 'start' and args.data_dir:
+          sets.append((50_000, 'tfds', args.data_dir))
+        # A fresh process each takes its time; three show what the best is.
+        new = measure_sizes(
+          name, sets, cores=cores, rounds=min(rounds, 3), num_ids=num_ids
+        )
       text, table = format_sizes(new), SIZE_HEADERS[name]
     if table != header:
       header = table

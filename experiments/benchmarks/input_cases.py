@@ -18,7 +18,8 @@ class Job:
 
   Attributes:
     case: a key of `CASES`, 'start' or 'ids'.
-    name: of a contender of the case; 'prepare' writes its files.
+    name: of a contender of the case; 'prepare' writes its files. For 'start' and 'ids'
+      the source of the set.
     cores: to run on.
     folder: for the files of the case.
     images: in the set.

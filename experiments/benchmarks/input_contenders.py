@@ -84,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job.cores])
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   if job.case == 'start':
-    print(json.dumps(input_costs.start(job.images, job.folder)))
+    print(json.dumps(input_costs.start(job.images, job.name, job.folder)))
   elif job.case == 'ids':
     print(json.dumps(input_costs.plan(job.images, job.batch_size)))
   elif job.name == 'prepare':

@@ -4,19 +4,22 @@ import pathlib
 import sys
 import time
 
+from experiments.benchmarks import input_files
 from experiments.benchmarks.input_ours import data_of, train_batches
 
 CHUNK = 65_536  # positions planned at once
 FIRST_BATCH = 128
 
 
-def start(num_images: int, folder: str = '') -> dict[str, float]:
+def start(
+  num_images: int, source: str = 'procedural', folder: str = ''
+) -> dict[str, float]:
   """Returns the seconds to a first batch of a set, beyond imports.
 
   Args:
-    num_images: computed ones, in the set.
-    folder: with CIFAR-10 as TFDS prepares it, which then takes their place: its images
-      are decoded into memory first.
+    num_images: in the set.
+    source: 'procedural', 'folder' or 'csv' of `input_files.many`, or 'tfds': CIFAR-10.
+    folder: of the files.
 
   Returns:
     'seconds' from the set to the first batch, and 'placed_seconds' until its images too
@@ -28,9 +31,9 @@ def start(num_images: int, folder: str = '') -> dict[str, float]:
   from scaling import sharding
   from scaling.data import pipeline, sources
 
-  data = data_of(source='procedural', name='procedural')
+  data = data_of(source=source, name=source, num_classes=input_files.MANY_CLASSES)
   data.procedural.num_train = num_images
-  if folder:
+  if source == 'tfds':
     import cv2  # noqa: F401
     import tensorflow_datasets.core  # noqa: F401
     from tensorflow_datasets.proto import tf_example_pb2  # noqa: F401

@@ -1,11 +1,13 @@
 """What the cases of `experiments.benchmarks.input` read: files made on the spot, arrays."""
 
+import os
 import pathlib
 
 import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, int, int]
+MANY_CLASSES = 100
 
 
 def _photos(rng: np.random.Generator, shape: Shape, num: int):
@@ -89,6 +91,25 @@ def records(folder: pathlib.Path, shape: Shape, num_images: int) -> str:
   tfds.disable_progress_bar()
   Photos(data_dir=folder, file_format='array_record').download_and_prepare()
   return f'{num_images} PNG images, mean {np.mean(sizes) / 1e3:.1f} kB'
+
+
+def many(folder: pathlib.Path, num_images: int) -> None:
+  """Writes a folder of files, all of the same image, and CSV files that list them."""
+  import cv2
+
+  image = np.arange(32 * 32 * 3, dtype=np.uint8).reshape(32, 32, 3)
+  encoded = cv2.imencode('.png', image)[1].tobytes()
+  for part, number in (('train', num_images), ('test', MANY_CLASSES)):
+    rows = ['path,label']
+    for i in range(number):
+      path = folder / part / f'class{i % MANY_CLASSES:03}' / f'image{i:09}.png'
+      if i < MANY_CLASSES:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(encoded)
+      else:  # a name of its own for the same bytes
+        os.link(path.with_name(f'image{i % MANY_CLASSES:09}.png'), path)
+      rows.append(f'{path.relative_to(folder)},{path.parent.name}')
+    (folder / f'{part}.csv').write_text('\n'.join(rows) + '\n', encoding='utf-8')
 
 
 def arrays(

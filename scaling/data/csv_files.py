@@ -13,14 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling.data.split import Split, fingerprint, hold_out
-from scaling.data.subsets import Ids
+from scaling.data.split import Split, file_sizes, fingerprint, hold_out, take
 from scaling.errors import UserError
 
 _COLUMNS = ('path', 'label')
 _BETWEEN = ';'  # labels of one image
-# Sizes of files to know changed ones by: all would take minutes on a shared disk.
-_SIZES = 1000
+_SIZES = 1000  # to know changed files by: all would take minutes on a shared disk
 
 
 @dataclass(frozen=True)
@@ -31,13 +29,15 @@ class _Listing:
     path: of the CSV file.
     files: paths as they are written there.
     lines: of the CSV file, counted from 1.
-    labels: distinct names of each image.
+    names: of the labels, for each distinct text in that column.
+    kinds: `[N]`, which of those texts a row has.
   """
 
   path: pathlib.Path
   files: list[str]
   lines: list[int]
-  labels: list[tuple[str, ...]]
+  names: list[tuple[str, ...]]
+  kinds: NDArray[np.int64]
 
   def where(self, row: int) -> str:
     """Returns words that find a row, for errors."""
@@ -74,18 +74,16 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
   path = _csv(data_dir, data.test_split)
   test = _read(path, data.max_labels) if path.is_file() else None
   parts = (train,) if test is None else (train, test)
-  names = sorted({name for part in parts for one in part.labels for name in one})
+  names = sorted({name for part in parts for one in part.names for name in one})
   if not names:
     raise UserError(f'{train.path} has no label in any line; fill in the column')
-  if test is not None:
-    return _split(train, names, data.max_labels), _split(test, names, data.max_labels)
-  ids = {name: i for i, name in enumerate(names)}
-  first = [ids[one[0]] if one else len(names) for one in train.labels]
-  kept, held = hold_out(np.array(first, np.int64), data.test_fraction)
-  return (
-    _split(train, names, data.max_labels, kept),
-    _split(train, names, data.max_labels, held),
-  )
+  whole, *others = (_split(part, names, data.max_labels) for part in parts)
+  if others:
+    return whole, others[0]
+  first = whole.labels(np.arange(whole.num_images))[:, 0]
+  held = hold_out(np.where(first < 0, len(names), first), data.test_fraction)
+  train, test = (take(whole, ids.__getitem__, len(ids)) for ids in held)
+  return train, test
 
 
 def _csv(data_dir: str | None, split: str) -> pathlib.Path:
@@ -94,7 +92,7 @@ def _csv(data_dir: str | None, split: str) -> pathlib.Path:
 
 def _read(path: pathlib.Path, max_labels: int) -> _Listing:
   """Returns the rows of a file, its labels still by name."""
-  found = _Listing(path, [], [], [])
+  files, lines, kinds, texts = [], [], [], {}
   try:
     # Spreadsheets put a mark in front of the text, which would be part of the header.
     with path.open(encoding='utf-8-sig', newline='') as file:
@@ -108,43 +106,48 @@ def _read(path: pathlib.Path, max_labels: int) -> _Listing:
         )
       at_path, at_label = (header.index(name) for name in _COLUMNS)
       for row in reader:
-        if not row:
-          continue
         if len(row) != len(header):
+          if not row:
+            continue
           raise UserError(
             f'{path}, line {reader.line_num}: {len(row)} values where the header has '
             f'{len(header)}; put a value with a comma in quotes'
           )
-        found.files.append(row[at_path])
-        found.lines.append(reader.line_num)
-        found.labels.append(_names(row[at_label]))
-        if not row[at_path]:
-          raise UserError(f'{found.where(-1)}: no path; fill it in or remove the line')
-        if '' in found.labels[-1]:
-          raise UserError(
-            f'{found.where(-1)}: label {row[at_label]!r} has an empty name; write '
-            f'names with one {_BETWEEN!r} between them'
-          )
+        files.append(row[at_path])
+        lines.append(reader.line_num)
+        kinds.append(texts.setdefault(row[at_label], len(texts)))
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f'{path} cannot be read ({error}); write it as UTF-8') from error
   except csv.Error as error:
     raise UserError(
       f'{path}, line {reader.line_num}: {error}; mend its quotes'
     ) from error
-  if not found.files:
+  if not files:
     raise UserError(f'{path} lists no images; add a line for each')
-  _check_counts(found, max_labels)
-  return found
+  names = [_names(text) for text in texts]
+  listing = _Listing(path, files, lines, names, np.array(kinds))
+  if '' in files:
+    raise UserError(
+      f'{listing.where(files.index(""))}: no path; fill it in or remove the line'
+    )
+  for kind, text in enumerate(texts):
+    if '' in names[kind]:
+      raise UserError(
+        f'{listing.where(kinds.index(kind))}: label {text!r} has an empty name; write '
+        f'names with one {_BETWEEN!r} between them'
+      )
+  _check_counts(listing, max_labels)
+  return listing
 
 
-def _names(cell: str) -> tuple[str, ...]:
-  if not cell.strip():
+def _names(text: str) -> tuple[str, ...]:
+  if not text.strip():
     return ()
-  return tuple(dict.fromkeys(name.strip() for name in cell.split(_BETWEEN)))
+  return tuple(dict.fromkeys(name.strip() for name in text.split(_BETWEEN)))
 
 
 def _check_counts(listing: _Listing, max_labels: int) -> None:
-  counts = np.array([len(one) for one in listing.labels], np.int64)
+  counts = np.array([len(one) for one in listing.names])[listing.kinds]
   if (many := np.flatnonzero(counts > max_labels)).size:
     raise UserError(
       f'data.max_labels={max_labels} is too few: {listing.where(int(many[0]))} has '
@@ -157,58 +160,38 @@ def _check_counts(listing: _Listing, max_labels: int) -> None:
     )
 
 
-def _split(
-  listing: _Listing, names: list[str], max_labels: int, rows: Ids | None = None
-) -> Split:
-  """Returns the part that the rows of a list are; by default all."""
-  rows = np.arange(len(listing.files)) if rows is None else rows
+def _split(listing: _Listing, names: list[str], max_labels: int) -> Split:
+  """Returns the part that the rows of a list are."""
   ids = {name: i for i, name in enumerate(names)}
-  labels = [[ids[name] for name in listing.labels[row]] for row in rows]
-  ends = np.cumsum([0] + [len(one) for one in labels])
-  # With one to spare, so that there is one to look at where no image has any.
-  flat = np.array([label for one in labels for label in one] + [-1], np.int32)
-  written = [listing.files[row] for row in rows]
-  folder = listing.path.parent
-
-  def table(ids: Ids) -> NDArray[np.int32]:
-    ids = np.asarray(ids, np.int64)
-    places = ends[ids, None] + np.arange(max_labels)
-    inside = places < ends[ids + 1, None]
-    return np.where(inside, flat[np.where(inside, places, 0)], -1).astype(np.int32)
+  table = np.full((len(listing.names), max_labels), -1, np.int32)
+  for kind, some in enumerate(listing.names):
+    table[kind, : len(some)] = [ids[name] for name in some]
 
   def where(image_id: int) -> str:
-    return os.path.join(folder, written[image_id])
+    return os.path.join(listing.path.parent, listing.files[image_id])
 
-  def encoded(ids: Ids) -> list[bytes]:
-    return [_read_file(where(i), listing.where(int(rows[i]))) for i in ids]
-
-  some = range(0, len(written), len(written) // _SIZES + 1)
   return Split(
-    num_images=len(written),
+    num_images=len(listing.files),
     num_classes=len(names),
-    labels=table,
+    labels=lambda ids: table[listing.kinds[ids]],
     images=None,
-    encoded=encoded,
+    encoded=lambda ids: [_read_file(where(i), listing, i) for i in ids],
     label_names=tuple(names),
     fingerprint=fingerprint(
-      names, written, flat[:-1], ends, [_size(where(i)) for i in some]
+      names,
+      listing.files,
+      table,
+      listing.kinds,
+      file_sizes(where, len(listing.files), _SIZES),
     ),
     where=where,
   )
 
 
-def _size(path: str) -> int:
-  """Returns the bytes of a file, -1 where there is none: it is missed when it is read."""
-  try:
-    return os.stat(path).st_size
-  except OSError:
-    return -1
-
-
-def _read_file(path: str, line: str) -> bytes:
+def _read_file(path: str, listing: _Listing, row: int) -> bytes:
   try:
     return pathlib.Path(path).read_bytes()
   except OSError as error:
     raise UserError(
-      f'{path} cannot be read ({error.strerror}); {line} names it'
+      f'{path} cannot be read ({error.strerror}); {listing.where(row)} names it'
     ) from error

@@ -1,21 +1,21 @@
 """A folder of image files, `class/file`: the form in which most own sets arrive.
 
-Only names and sizes are read at first; the files are read batch by batch. Names are
+Only names and some sizes are read at first; the files are read batch by batch. Names are
 sorted, so the id of an image does not depend on the file system.
 """
 
 import os
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling.data.split import Split, fingerprint, hold_out, one_label
+from scaling.data.split import Split, file_sizes, fingerprint, hold_out, one_label, take
 from scaling.errors import UserError
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')
+_SIZES = 2**17  # a quarter of a second; of larger sets only some sizes are looked at
 
 
 def at_hand(data: ConfigDict, data_dir: str | None) -> bool:
@@ -50,42 +50,41 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
       f'{missing[0]} is missing; add it, or set data.train_split and data.test_split'
     )
   if missing:
-    names, files, labels = _list_files(root)
-    train, test = (
-      (names, [files[i] for i in ids], labels[ids])
-      for ids in hold_out(labels, data.test_fraction)
-    )
+    whole, labels = _list(root, data.max_labels)
+    held = hold_out(labels, data.test_fraction)
+    train, test = (take(whole, ids.__getitem__, len(ids)) for ids in held)
   else:
-    train, test = (_list_files(part) for part in parts)
-  if odd := sorted(set(train[0]) ^ set(test[0])):
+    train, test = (_list(part, data.max_labels)[0] for part in parts)
+  if odd := sorted(set(train.label_names) ^ set(test.label_names)):
     raise UserError(
       f'{parts[0]} and {parts[1]} must hold the same classes; {odd[0]!r} is in one only'
     )
-  return _split(*train, data.max_labels, root), _split(*test, data.max_labels, root)
+  return train, test
 
 
-def _visible(folder: pathlib.Path) -> list[os.DirEntry]:
+def _list(folder: pathlib.Path, max_labels: int) -> tuple[Split, NDArray[np.int32]]:
+  """Returns the part that the images in a folder are, and the class of each, `[N]`.
+
+  A million files take little over a second: their names are read, no more of most.
+  """
   with os.scandir(folder) as entries:
-    return sorted(
-      (entry for entry in entries if not entry.name.startswith('.')),
-      key=lambda entry: entry.name,
+    classes = sorted(
+      entry.name
+      for entry in entries
+      if not entry.name.startswith('.') and entry.is_dir()
     )
-
-
-def _list_files(
-  folder: pathlib.Path,
-) -> tuple[list[str], list[tuple[str, int]], NDArray[np.int32]]:
-  """Returns class names, the path and size of each file, and its label `[N]`."""
-  names = [entry.name for entry in _visible(folder) if entry.is_dir()]
-  if not names:
+  if not classes:
     raise UserError(f'{folder} has no class folders; expected class/file in it')
   files, counts = [], []
-  for name in names:
-    found = [
-      (entry.path, entry.stat().st_size)
-      for entry in _visible(folder / name)
-      if entry.is_file() and entry.name.lower().endswith(_SUFFIXES)
-    ]
+  for name in classes:
+    with os.scandir(folder / name) as entries:
+      found = sorted(
+        entry.name
+        for entry in entries
+        if entry.name.lower().endswith(_SUFFIXES)
+        and not entry.name.startswith('.')
+        and entry.is_file()
+      )
     if not found:
       raise UserError(
         f'{folder / name} is a class without images ({" ".join(_SUFFIXES)}); add some'
@@ -93,29 +92,24 @@ def _list_files(
       )
     files += found
     counts.append(len(found))
-  return names, files, np.repeat(np.arange(len(names), dtype=np.int32), counts)
+  labels = np.repeat(np.arange(len(classes), dtype=np.int32), counts)
 
+  def where(image_id: int) -> str:
+    return os.path.join(folder, classes[labels[image_id]], files[image_id])
 
-def _split(
-  names: Sequence[str],
-  files: Sequence[tuple[str, int]],
-  labels: NDArray[np.int32],
-  max_labels: int,
-  root: pathlib.Path,
-) -> Split:
-  paths = [path for path, _ in files]
-  start = os.path.join(root, '')  # `relpath` takes as long as all the rest
-  relative = [(path.removeprefix(start), size) for path, size in files]
-  return Split(
-    num_images=len(paths),
-    num_classes=len(names),
+  split = Split(
+    num_images=len(files),
+    num_classes=len(classes),
     labels=one_label(labels, max_labels).__getitem__,
     images=None,
-    encoded=lambda ids: [_read(paths[i]) for i in ids],
-    label_names=tuple(names),
-    fingerprint=fingerprint(names, relative),
-    where=paths.__getitem__,
+    encoded=lambda ids: [_read(where(i)) for i in ids],
+    label_names=tuple(classes),
+    fingerprint=fingerprint(
+      classes, files, labels, file_sizes(where, len(files), _SIZES)
+    ),
+    where=where,
   )
+  return split, labels
 
 
 def _read(path: str) -> bytes:

@@ -6,6 +6,7 @@ the same, and none has to hold what it can compute or read on demand.
 
 import dataclasses
 import hashlib
+import os
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,6 +69,28 @@ def fingerprint(*parts: object) -> str:
     else:
       digest.update(repr(part).encode())
   return digest.hexdigest()[:16]
+
+
+def file_sizes(
+  where: Callable[[int], str], num_files: int, most: int
+) -> NDArray[np.int64]:
+  """Returns the bytes of up to `most` files, spread over all of them.
+
+  That of a file that is not there is -1: it is missed when it is read.
+
+  Args:
+    where: maps `0..num_files-1` to the paths.
+    num_files: how many there are.
+    most: sizes to look at.
+  """
+
+  def size(number: int) -> int:
+    try:
+      return os.stat(where(number)).st_size
+    except OSError:
+      return -1
+
+  return np.array([size(i) for i in range(0, num_files, -(-num_files // most))])
 
 
 def in_memory(

@@ -155,8 +155,12 @@ def test_the_order_of_images_needs_no_memory():
   assert 0 <= found['peak_bytes'] < 2**30
 
 
-def test_a_start_ends_with_images_on_the_device():
-  found = input_costs.start(10**9)
+@pytest.mark.parametrize('source', ['procedural', 'folder', 'csv'])
+def test_a_start_ends_with_images_on_the_device(source, tmp_path):
+  num_images = 10**9 if source == 'procedural' else 300
+  if source != 'procedural':
+    input_files.many(tmp_path, num_images)
+  found = input_costs.start(num_images, source, str(tmp_path))
   assert 0 < found['seconds'] <= found['placed_seconds']
 
 
@@ -260,7 +264,7 @@ def test_tables_of_sizes(monkeypatch):
 
   Fake.turns = []
   monkeypatch.setattr(benchmark, 'Contender', Once)
-  sets = [(10, ''), (10**9, 'folder')]
+  sets = [(10, 'procedural', ''), (10**9, 'tfds', 'folder')]
   rows = benchmark.measure_sizes('start', sets, cores=1, rounds=2, num_ids=0)
   assert rows[0]['all_seconds'] == [2.0, 1.0]
   small, large = benchmark.format_sizes(rows).splitlines()
@@ -271,6 +275,7 @@ def test_tables_of_sizes(monkeypatch):
   ids = {
     'case': 'ids',
     'images': 2**40,
+    'source': 'procedural',
     'chunk_microseconds': 0.25,
     'batch_microseconds': 0.5,
     'peak_bytes': 1.5e6,
