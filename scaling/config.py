@@ -416,11 +416,15 @@ def cell_name(config: ConfigDict) -> str:
 def flat(config: ConfigDict | Mapping[str, Any]) -> dict[str, Any]:
   """Returns {dotted field name: plain value}."""
   out = {}
-  for key, value in plain(config).items():
-    if isinstance(value, dict):
-      out |= {f'{key}.{name}': item for name, item in flat(value).items()}
-    else:
-      out[key] = value
+
+  def add(part: Mapping[str, Any], above: str) -> None:
+    for key, value in part.items():
+      if isinstance(value, dict):
+        add(value, f'{above}{key}.')
+      else:
+        out[f'{above}{key}'] = value
+
+  add(plain(config), '')
   return out
 
 
@@ -441,7 +445,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str | No
   old, new = flat(old), flat(new)
   for name in sorted(old.keys() | new.keys()):
     # As text, as in the identity: 1, 1.0 and True are equal in Python.
-    if json.dumps(old.get(name, '(unset)')) != json.dumps(new.get(name, '(unset)')):
+    if repr(old.get(name, '(unset)')) != repr(new.get(name, '(unset)')):
       return (
         f'{name} is {old.get(name, "(unset)")} there and '
         f'{new.get(name, "(unset)")} here'

@@ -124,7 +124,7 @@ def make(
   fingerprints: dict[str, str],
 ) -> dict[str, Any]:
   """Returns the content of a cell's manifest.json."""
-  devices = program.mesh.devices
+  devices, network = program.mesh.devices, cost.network(config)
   return {
     'version': 1,
     'git_commit': git_commit(),
@@ -140,8 +140,8 @@ def make(
     'deterministic': config.train.deterministic,
     'compiler_options': step.compiler_options(config, devices.flat[0].platform),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
-    'num_params': cost.num_params(config),
-    'flops_per_image': cost.forward_flops(config),
+    'num_params': network.params,
+    'flops_per_image': sum(layer.flops for layer in network.layers),
     # Of this cell: what it goes on from was paid for by another.
     'train_flops': cost.train_flops(config, steps - begin),
     'begin': begin,

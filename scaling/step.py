@@ -7,7 +7,6 @@ it, so a sweep compiles once per depth.
 
 import concurrent.futures
 import contextlib
-import copy
 import dataclasses
 import functools
 import json
@@ -385,7 +384,7 @@ def compile_program(
     'train.batch_size', config.train.batch_size, mesh, config.train.accumulate_steps
   )
   sharding.check_divides('log.eval_batch_size', config.log.eval_batch_size, mesh)
-  config = copy.deepcopy(config)
+  config = config.copy_and_resolve_references()
   config.model.ops = models.choose_ops(config.model.ops, mesh.devices.flat[0].platform)
   if cropped:
     config.data.min_crop_area = 0.0
