@@ -21,7 +21,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ml_collections import ConfigDict
@@ -29,6 +29,7 @@ from ml_collections import ConfigDict
 from experiments import ledger, sweep
 from experiments import orders as orders_lib
 from experiments.orders import Orders
+from experiments.programs import Programs
 from experiments.watchdog import HUNG, watchdog
 from scaling import files, metrics
 from scaling.errors import DivergedError, Stopped, StorageError, UserError
@@ -115,9 +116,11 @@ def work_alone(
   pack: 'Pack | None' = None,
 ) -> int:
   """Trains cells in their order until all have ended, or `stop` is set."""
-  for claimed in claims(cells, stop, orders.after):
+  programs = Programs(orders.groups)
+  for claimed in claims(cells, stop, orders.after, programs.leaves):
     if claimed is not None:
       run_cell(*claimed, orders, stop, pack=pack)
+      programs.ran(claimed[0])
   return STOPPED if stop.is_set() else 0
 
 
@@ -171,6 +174,7 @@ def claims(
   cells: list[pathlib.Path],
   stop: threading.Event,
   after: Mapping[str, str] | None = None,
+  leaves: Callable[[pathlib.Path], bool] = lambda cell: False,
 ) -> Iterator[tuple[pathlib.Path, ledger.Lease] | None]:
   """Yields cells with a lease on them until all have ended.
 
@@ -180,6 +184,7 @@ def claims(
     cells: their folders.
     stop: when set, no more is claimed.
     after: {name of a cell: that which it starts from, which has to end first}.
+    leaves: whether to leave a cell to others for the time being.
   """
 
   def must_wait(cell: pathlib.Path) -> bool:
@@ -196,7 +201,7 @@ def claims(
         return
       if ledger.read_status(cell).state in ledger.ENDED:
         continue
-      if must_wait(cell):
+      if must_wait(cell) or leaves(cell):
         held.append(cell)
         continue
       lease = ledger.claim(cell)

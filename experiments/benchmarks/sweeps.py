@@ -8,6 +8,7 @@ rows of metrics; and how long the digits study takes over the time its workers s
 training, which is what reusing a worker for many cells is for.
 """
 
+import argparse
 import json
 import pathlib
 import subprocess
@@ -132,7 +133,7 @@ def measure_digits(folder: pathlib.Path, workers: int = 2) -> dict[str, float]:
   return {'study': seconds} | {name: s / workers for name, s in sums.items()}
 
 
-def main(words: Sequence[str]) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
   """Runs the named measurements, or all, and prints a line for each."""
   found: dict[str, tuple[Callable[[pathlib.Path], Any], Callable[[Any], str]]] = {
     'overhead': (measure_overhead, lambda s: f'{1e3 * s:.1f} ms a cell of no work'),
@@ -140,7 +141,13 @@ def main(words: Sequence[str]) -> None:
     'table': (measure_table, lambda s: f'{s:.2f} s for 3,000 cells, 300,000 rows'),
     'digits': (measure_digits, _say_digits),
   }
-  for name in words or found:
+  parser = argparse.ArgumentParser(
+    prog='sweeps',
+    description=__doc__,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('name', nargs='*', choices=found, help='default: all')
+  for name in parser.parse_args(argv).name or found:
     measure, say = found[name]
     with tempfile.TemporaryDirectory() as folder:
       print(f'{name:<9} {say(measure(pathlib.Path(folder) / "study"))}', flush=True)
@@ -149,8 +156,8 @@ def main(words: Sequence[str]) -> None:
 def _say_digits(seconds: dict[str, float]) -> str:
   ratio = seconds['study'] / seconds['train']
   parts = ', '.join(f'{name} {s:.1f} s' for name, s in seconds.items())
-  return f'{ratio:.2f} times the time of its steps ({parts}; sums over workers)'
+  return f'{ratio:.3f} times the time of its steps ({parts}; sums over workers)'
 
 
 if __name__ == '__main__':
-  main(sys.argv[1:])
+  main()
