@@ -146,8 +146,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     description=__doc__,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('name', nargs='*', choices=found, help='default: all')
-  for name in parser.parse_args(argv).name or found:
+  every = ', '.join(found)
+  parser.add_argument('name', nargs='*', help=f'of {every}; default: all')
+  names = parser.parse_args(argv).name
+  if unknown := [name for name in names if name not in found]:
+    parser.error(f'{unknown[0]!r} is none of {every}')
+  for name in names or found:
     measure, say = found[name]
     with tempfile.TemporaryDirectory() as folder:
       print(f'{name:<9} {say(measure(pathlib.Path(folder) / "study"))}', flush=True)

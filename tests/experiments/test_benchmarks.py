@@ -348,4 +348,7 @@ def test_costs_of_a_sweep_are_measured(tmp_path, capsys):
   assert sweeps.measure_status(tmp_path / 'status', 30) > 0
   assert sweeps.measure_table(tmp_path / 'table', 30) > 0
   seconds = {'study': 11.5, 'train': 10.0, 'compile': 1.0, 'eval': 0.5}
-  assert sweeps._say_digits(seconds).startswith('1.15 times the time of its steps')
+  assert sweeps._say_digits(seconds).startswith('1.150 times the time of its steps')
+  with pytest.raises(SystemExit):
+    sweeps.main(['digit'])
+  assert "'digit' is none of overhead, status, table, digits" in capsys.readouterr().err
