@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+from numpy.typing import NDArray
 from torch import nn  # pyright: ignore[reportMissingImports]
 from torch.nn import functional  # pyright: ignore[reportMissingImports]
 
@@ -126,3 +128,41 @@ def make(
     run()
     seconds.append(time.perf_counter() - start)
   return run, max(0.0, seconds[0] - seconds[1]) if compiled else 0.0
+
+
+def convolution(
+  images: NDArray[Any],
+  kernel: NDArray[Any],
+  gradient: NDArray[Any],
+  *,
+  stride: int,
+  dtype: str,
+  by_images: bool,
+) -> tuple[Callable[[], Any], Callable[[], Any]]:
+  """Returns functions that convolve, and that make the gradients of one convolution.
+
+  Args:
+    images: `[B, H, W, C]`.
+    kernel: `[size, size, C, F]`.
+    gradient: `[B, H / stride, W / stride, F]`, by the result.
+    stride: of both axes.
+    dtype: to compute in.
+    by_images: whether the gradient by the images is made too.
+  """
+
+  def place(array: NDArray[Any], order: tuple[int, ...]) -> torch.Tensor:
+    numbers = torch.from_numpy(np.array(array, np.float32)).permute(*order)
+    return _channels_last(numbers.to(getattr(torch, dtype)))
+
+  x, g = (place(array, (0, 3, 1, 2)) for array in (images, gradient))
+  k = place(kernel, (3, 2, 0, 1)).requires_grad_()
+  wanted = [k, x.requires_grad_()] if by_images else [k]
+
+  def forward() -> torch.Tensor:
+    return functional.conv2d(x, k, None, stride, kernel.shape[0] // 2)
+
+  y = forward()
+  return (
+    torch.no_grad()(forward),
+    lambda: torch.autograd.grad(y, wanted, g, retain_graph=True),
+  )
