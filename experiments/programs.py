@@ -29,23 +29,29 @@ class Programs:
     self._now = now
     self._compiled: set[int] = set()
     self._seconds = 0.0  # that compiling took, at most
-    self._seen: dict[int, float] = {}  # when the last cell of each was first left
+    self._seen: dict[int, float] = {}  # when the last cell of each group was first left
 
   def ran(self, cell: pathlib.Path) -> None:
     """Notes that this worker has compiled the program of a cell."""
     group = self._group[cell.name]
-    if group not in self._compiled:
-      self._compiled.add(group)
+    self._compiled.add(group)
+    if ledger.read_status(cell).attempts == 1:  # else others have compiled it too
       row = metrics.last_row(cell / 'metrics.jsonl')
       self._seconds = max(self._seconds, row.get('time/compile_seconds', 0.0))
 
   def leaves(self, cell: pathlib.Path) -> bool:
-    """Returns whether to leave a cell, for the time being."""
+    """Returns whether to leave a cell that waits to others, for the time being."""
     group = self._group[cell.name]
-    if not self._seconds or group in self._compiled:
+    if group in self._compiled or self._is_over(group):
       return False
     names = self._groups[group]
     states = [ledger.read_status(cell.parent / name).state for name in names]
     if 'running' not in states or sum(state in ledger.WAITING for state in states) > 1:
       return False
-    return self._now() - self._seen.setdefault(group, self._now()) < self._seconds
+    self._seen.setdefault(group, self._now())
+    return True
+
+  def _is_over(self, group: int) -> bool:
+    """Returns whether the last cell of a group was left for long enough."""
+    now = self._now()
+    return now - self._seen.get(group, now) >= self._seconds

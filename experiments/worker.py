@@ -117,7 +117,9 @@ def work_alone(
 ) -> int:
   """Trains cells in their order until all have ended, or `stop` is set."""
   programs = Programs(orders.groups)
-  for claimed in claims(cells, stop, orders.after, programs.leaves):
+  # In a pack another thread may have compiled it.
+  leaves = (lambda cell: False) if pack else programs.leaves
+  for claimed in claims(cells, stop, orders.after, leaves):
     if claimed is not None:
       run_cell(*claimed, orders, stop, pack=pack)
       programs.ran(claimed[0])
@@ -184,7 +186,7 @@ def claims(
     cells: their folders.
     stop: when set, no more is claimed.
     after: {name of a cell: that which it starts from, which has to end first}.
-    leaves: whether to leave a cell to others for the time being.
+    leaves: whether to leave a cell that waits to others, for the time being.
   """
 
   def must_wait(cell: pathlib.Path) -> bool:
@@ -199,9 +201,10 @@ def claims(
     for cell in left:
       if stop.is_set():
         return
-      if ledger.read_status(cell).state in ledger.ENDED:
+      state = ledger.read_status(cell).state
+      if state in ledger.ENDED:
         continue
-      if must_wait(cell) or leaves(cell):
+      if must_wait(cell) or (state in ledger.WAITING and leaves(cell)):
         held.append(cell)
         continue
       lease = ledger.claim(cell)

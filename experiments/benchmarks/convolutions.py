@@ -5,7 +5,8 @@
 A line for each kind of convolution: milliseconds, of the fastest of several calls, and
 the speed of all three beside PyTorch's, above 1 where ours are faster. The last line has
 each kind as often as the network. In a step they take somewhat longer: what they read is
-no longer in the cache. Runs with the allocator settings of a sweep's workers.
+no longer in the cache. Runs with the allocator settings of a sweep's workers, unless
+GLIBC_TUNABLES is set.
 PyTorch and oneDNN come with `pip install '.[bench,onednn]'`.
 """
 
@@ -158,6 +159,8 @@ def main(argv: Sequence[str] | None = None) -> None:
   parser.add_argument('--ops', choices=('onednn', 'cpu', 'native'), default='onednn')
   parser.add_argument('--calls', type=int, default=10, help='of each; default: 10')
   args = parser.parse_args(argv)
+  if min(args.batch, args.calls) < 1:
+    parser.error('--batch and --calls must be at least 1')
   if 'GLIBC_TUNABLES' not in os.environ:  # read when a process starts
     own = [sys.executable, '-m', 'experiments.benchmarks.convolutions']
     words = sys.argv[1:] if argv is None else argv
@@ -168,9 +171,9 @@ def main(argv: Sequence[str] | None = None) -> None:
   from scaling import cores
 
   jax.config.update('jax_cpu_enable_async_dispatch', False)
-  found, ops = limits(), f'gemm_{args.dtype}_gflops'
+  found, key = limits(), f'gemm_{args.dtype}_gflops'
   print(
-    f'cores: {cores.num_cores()}; products of 2048 x 2048: {found[ops]:.0f} GFLOP/s in '
+    f'cores: {cores.num_cores()}; products of 2048 x 2048: {found[key]:.0f} GFLOP/s in '
     f'{args.dtype}; memory {found["memory_gbytes_per_second"]:.0f} GB/s\n'
   )
   print('| convolution | times | GFLOP | forward | by images | by kernel |', end=' ')

@@ -13,8 +13,9 @@ Cases:
   procedural  computed images, 32x32x3, beside our training step of ResNet-20 on the
               same cores
   start       seconds until a first batch, from ten thousand images to a billion, of
-              files in a folder and in a CSV list, and of CIFAR-10, decoded into memory,
-              where --data_dir has it
+              files in a folder and in a CSV list (a million names for a few files, in the
+              system's temporary folder), and of CIFAR-10, decoded into memory, where
+              --data_dir has it
   ids         cost and memory of the order of images, up to 2^40 of them
 
 Each contender is a process of its own, and they take turns, so that one works at a time

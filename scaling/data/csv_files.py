@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
 from scaling.data.split import Split, file_sizes, fingerprint, hold_out, take
+from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
 _COLUMNS = ('path', 'label')
@@ -29,8 +30,8 @@ class _Listing:
     path: of the CSV file.
     files: paths as they are written there.
     lines: of the CSV file, counted from 1.
-    names: of the labels, for each distinct text in that column.
-    kinds: `[N]`, which of those texts a row has.
+    names: of the labels: each combination once.
+    kinds: `[N]`, which of these a row has.
   """
 
   path: pathlib.Path
@@ -70,18 +71,19 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
       f'{path} is missing; write it with the columns {",".join(_COLUMNS)}, or set '
       'data.train_split'
     )
-  train = _read(path, data.max_labels)
-  path = _csv(data_dir, data.test_split)
-  test = _read(path, data.max_labels) if path.is_file() else None
-  parts = (train,) if test is None else (train, test)
-  names = sorted({name for part in parts for one in part.names for name in one})
+  listed = _read(path, data.max_labels)
+  parts, path = [listed], _csv(data_dir, data.test_split)
+  if path.is_file():
+    parts.append(_read(path, data.max_labels))
+  names = sorted({name for part in parts for some in part.names for name in some})
   if not names:
-    raise UserError(f'{train.path} has no label in any line; fill in the column')
+    raise UserError(f'{listed.path} has no label in any line; fill in the column')
   whole, *others = (_split(part, names, data.max_labels) for part in parts)
   if others:
     return whole, others[0]
-  first = whole.labels(np.arange(whole.num_images))[:, 0]
-  held = hold_out(np.where(first < 0, len(names), first), data.test_fraction)
+  ids = {name: i for i, name in enumerate(names)}
+  first = np.array([ids[some[0]] if some else len(names) for some in listed.names])
+  held = hold_out(first[listed.kinds], data.test_fraction)
   train, test = (take(whole, ids.__getitem__, len(ids)) for ids in held)
   return train, test
 
@@ -125,7 +127,9 @@ def _read(path: pathlib.Path, max_labels: int) -> _Listing:
   if not files:
     raise UserError(f'{path} lists no images; add a line for each')
   names = [_names(text) for text in texts]
-  listing = _Listing(path, files, lines, names, np.array(kinds))
+  number = {some: i for i, some in enumerate(dict.fromkeys(names))}
+  same = np.array([number[some] for some in names])  # for blanks around a name
+  listing = _Listing(path, files, lines, list(number), same[kinds])
   if '' in files:
     raise UserError(
       f'{listing.where(files.index(""))}: no path; fill it in or remove the line'
@@ -163,9 +167,15 @@ def _check_counts(listing: _Listing, max_labels: int) -> None:
 def _split(listing: _Listing, names: list[str], max_labels: int) -> Split:
   """Returns the part that the rows of a list are."""
   ids = {name: i for i, name in enumerate(names)}
-  table = np.full((len(listing.names), max_labels), -1, np.int32)
-  for kind, some in enumerate(listing.names):
-    table[kind, : len(some)] = [ids[name] for name in some]
+  ends = np.cumsum([0, *map(len, listing.names)])
+  # With one to spare, so that there is one to look at where no image has any.
+  flat = np.array([ids[name] for some in listing.names for name in some] + [-1])
+
+  def labels(rows: Ids) -> NDArray[np.int32]:
+    kinds = listing.kinds[rows]
+    places = ends[kinds, None] + np.arange(max_labels)
+    inside = places < ends[kinds + 1, None]
+    return np.where(inside, flat[np.where(inside, places, 0)], -1).astype(np.int32)
 
   def where(image_id: int) -> str:
     return os.path.join(listing.path.parent, listing.files[image_id])
@@ -173,14 +183,15 @@ def _split(listing: _Listing, names: list[str], max_labels: int) -> Split:
   return Split(
     num_images=len(listing.files),
     num_classes=len(names),
-    labels=lambda ids: table[listing.kinds[ids]],
+    labels=labels,
     images=None,
     encoded=lambda ids: [_read_file(where(i), listing, i) for i in ids],
     label_names=tuple(names),
     fingerprint=fingerprint(
       names,
       listing.files,
-      table,
+      flat,
+      ends,
       listing.kinds,
       file_sizes(where, len(listing.files), _SIZES),
     ),

@@ -90,7 +90,7 @@ def file_sizes(
     except OSError:
       return -1
 
-  return np.array([size(i) for i in range(0, num_files, -(-num_files // most))])
+  return np.array([size(i) for i in range(0, num_files, max(1, -(-num_files // most)))])
 
 
 def in_memory(

@@ -188,6 +188,25 @@ def test_folder_fingerprint_follows_the_files(on_folder, tmp_path, png):
   assert {s.fingerprint for s in changed}.isdisjoint(prints)
 
 
+def test_a_folder_that_is_both_parts_is_seen(on_folder, tmp_path, png):
+  fill(tmp_path / 'train', {'a': 3, 'b': 3}, png)
+  (tmp_path / 'test').symlink_to(tmp_path / 'train')
+  train, test = sources.load(on_folder, str(tmp_path))
+  assert train.fingerprint == test.fingerprint  # by which training refuses it
+
+
+def test_of_many_files_some_sizes_are_looked_at(on_folder, tmp_path, png, monkeypatch):
+  monkeypatch.setattr('scaling.data.folder._SIZES', 2)
+  fill(tmp_path / 'train', {'a': 3, 'b': 3}, png)
+  fill(tmp_path / 'test', {'a': 1, 'b': 1}, png)
+  before, _ = sources.load(on_folder, str(tmp_path))
+  sources._load.cache_clear()
+  with (tmp_path / 'train' / 'b' / '0.PNG').open('ab') as file:  # the fourth
+    file.write(b'more')
+  after, _ = sources.load(on_folder, str(tmp_path))
+  assert after.fingerprint != before.fingerprint
+
+
 def test_pixels_that_changed_are_other_images(on_folder, tmp_path, png):
   fill(tmp_path, {'a': 3, 'b': 3}, png)
   before, _ = sources.load(on_folder, str(tmp_path))

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -261,6 +262,9 @@ def test_first_difference_names_field_and_both_values():
   assert config_lib.first_difference(old, new) is None
   new['optim']['lr'] = 0.2
   new['train']['steps'] = 5
+  # NumPy's numbers have the identity of Python's.
+  like = {**old, 'x': np.float64(0.1)}, {'x': 0.1, **old}
+  assert config_lib.first_difference(*like) is None
   found = config_lib.first_difference(old, new)
   assert found == 'optim.lr is 0.1 there and 0.2 here'
   del old['optim']['lr']

@@ -74,6 +74,41 @@ def test_convolutions_and_their_gradients_are_equal(shape, dtype):
   assert_close(ours, native, TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(
+  ('function', 'shapes'),
+  [
+    (lambda x, w: onednn_ops.conv(x, w, 1), [(2, 4, 3, 8), (3, 3, 8, 2)]),
+    (lambda x, w: onednn_ops.conv(x, w, 2), [(2, 5, 4, 2), (3, 3, 2, 2)]),
+    (lambda x, w: onednn_ops.conv(x, w, 2), [(2, 5, 4, 3), (1, 1, 3, 2)]),
+    (
+      lambda x, s, b, r: onednn_ops.batch_norm(x, s, b, r, False, 1e-5),
+      [(3, 2, 3, 2), (2,), (2,), (3, 2, 3, 2)],
+    ),
+    (onednn_ops.max_pool, [(2, 5, 4, 2)]),
+  ],
+)
+def test_gradients_are_those_of_finite_differences(function, shapes):
+  inputs, directions = draw(5, *shapes), draw(6, *shapes)
+  outputs, pull = jax.vjp(function, *inputs)
+  leaves, tree = jax.tree.flatten(outputs)
+  weights = draw(7, *(leaf.shape for leaf in leaves))
+
+  def along(t):
+    moved = function(*(x + t * d for x, d in zip(inputs, directions, strict=True)))
+    return dot(jax.tree.leaves(moved), weights)
+
+  def dot(some, others):
+    pairs = zip(some, others, strict=True)
+    return sum(np.vdot(np.asarray(a, 'float64'), b) for a, b in pairs)
+
+  # In float32 rounding over the step is about 1e-5; a convolution is bilinear, so its
+  # central difference is exact, and of a norm it errs by some squares of the step.
+  step = 2e-3
+  measured = (along(step) - along(-step)) / (2 * step)
+  found = dot(pull(jax.tree.unflatten(tree, weights)), directions)
+  assert found == pytest.approx(measured, rel=1e-3)
+
+
 def test_without_bfloat16_in_hardware_it_is_computed_in_float32(monkeypatch):
   monkeypatch.setattr(onednn_ops, '_has_bfloat16', lambda: False)
   inputs = draw(0, (2, 6, 6, 8), (3, 3, 8, 4), (2, 6, 6, 4), dtype='bfloat16')
