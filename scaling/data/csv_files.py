@@ -13,7 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling.data.split import Split, file_sizes, fingerprint, hold_out, take
+from scaling.data.split import Split, file_sizes, fingerprint, split_off
 from scaling.data.subsets import Ids
 from scaling.errors import UserError
 
@@ -83,9 +83,7 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
     return whole, others[0]
   ids = {name: i for i, name in enumerate(names)}
   first = np.array([ids[some[0]] if some else len(names) for some in listed.names])
-  held = hold_out(first[listed.kinds], data.test_fraction)
-  train, test = (take(whole, ids.__getitem__, len(ids)) for ids in held)
-  return train, test
+  return split_off(whole, first[listed.kinds], data.test_fraction)
 
 
 def _csv(data_dir: str | None, split: str) -> pathlib.Path:

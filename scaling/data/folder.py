@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from numpy.typing import NDArray
 
-from scaling.data.split import Split, file_sizes, fingerprint, hold_out, one_label, take
+from scaling.data.split import Split, file_sizes, fingerprint, one_label, split_off
 from scaling.errors import UserError
 
 _SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp', '.gif')
@@ -50,9 +50,7 @@ def load(data: ConfigDict, data_dir: str | None) -> tuple[Split, Split]:
       f'{missing[0]} is missing; add it, or set data.train_split and data.test_split'
     )
   if missing:
-    whole, labels = _list(root, data.max_labels)
-    held = hold_out(labels, data.test_fraction)
-    train, test = (take(whole, ids.__getitem__, len(ids)) for ids in held)
+    train, test = split_off(*_list(root, data.max_labels), data.test_fraction)
   else:
     train, test = (_list(part, data.max_labels)[0] for part in parts)
   if odd := sorted(set(train.label_names) ^ set(test.label_names)):

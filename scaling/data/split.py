@@ -232,3 +232,20 @@ def hold_out(labels: NDArray[np.integer], fraction: float) -> tuple[Ids, Ids]:
       ' images; add images or a test folder'
     )
   return np.flatnonzero(~test), np.flatnonzero(test)
+
+
+def split_off(
+  whole: Split, labels: NDArray[np.integer], fraction: float
+) -> tuple[Split, Split]:
+  """Returns a part without the images that are held back, and a part of these.
+
+  Args:
+    whole: to split up.
+    labels: `[N]`, the class of each image.
+    fraction: see `hold_out`.
+  """
+  train, test = hold_out(labels, fraction)
+  return (
+    take(whole, train.__getitem__, len(train)),
+    take(whole, test.__getitem__, len(test)),
+  )
