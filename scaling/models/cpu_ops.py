@@ -71,9 +71,16 @@ def cpu_flags() -> frozenset[str]:
   """Returns what the kernel says that this CPU can do; nothing where it does not."""
   try:
     with open('/proc/cpuinfo', encoding='utf-8') as file:
-      return frozenset(file.read().split())
+      lines = [line.partition(':') for line in file]
   except OSError:
     return frozenset()
+  # So are they called on x86 and on Arm; the rest, such as the clock rate, may change.
+  return frozenset(
+    flag
+    for name, _, value in lines
+    if name.strip() in ('flags', 'Features')
+    for flag in value.split()
+  )
 
 
 def _has_amx() -> bool:

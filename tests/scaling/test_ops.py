@@ -1,6 +1,8 @@
 """The two forms of convolution, batch norm and pooling: the same values and gradients."""
 
 import math
+import platform
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -306,3 +308,10 @@ def test_forms_are_chosen_by_platform_unless_named():
     UserError, match=r'for CPUs, and this is a tpu; use model\.ops=auto'
   ):
     choose_ops('onednn', 'tpu')
+
+
+def test_what_a_cpu_can_do_does_not_change_with_its_clock():
+  flags = cpu_ops.cpu_flags()
+  assert flags.isdisjoint((':', 'MHz', 'model', 'processor'))
+  if platform.machine() in ('x86_64', 'AMD64') and sys.platform == 'linux':
+    assert 'sse2' in flags
