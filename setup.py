@@ -59,6 +59,8 @@ setup(
     # The peers of experiments.benchmarks.train_step and input, with their decoder of
     # JPEG files; tf.data is left to the user, for TensorFlow is heavy.
     'bench': ['grain>=0.2.12', 'torch>=2.4'],  # peers of experiments.benchmarks
+    # What clu's writer needs, for event files with the config among hyper-parameters.
+    'clu': ['tensorboard>=2.16', 'tensorflow>=2.16'],
     'dedup': ['faiss-cpu>=1.9'],  # nearest neighbours, for `scaling dedup`
     'gcs': ['gcsfs>=2024.6'],  # gs://
     # Convolutions on CPUs for model.ops=onednn; compiled with g++ when first used.

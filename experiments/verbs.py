@@ -1,7 +1,6 @@
 """What each verb of the command line does: it calls the rooms and prints for people."""
 
 import dataclasses
-import importlib.util
 import json
 import os
 import pathlib
@@ -114,12 +113,14 @@ def mirror_file(args: Args) -> str | None:
   Raises:
     UserError: where it or --tensorboard could not do; workers would only warn of it.
   """
-  if args.tensorboard and importlib.util.find_spec('tensorboardX') is None:
-    raise UserError("--tensorboard needs tensorboardX: pip install '.[tensorboard]'")
-  if args.mirror is None:
+  if not (args.tensorboard or args.mirror):
     return None
   from scaling import mirrors
 
+  if args.tensorboard and not mirrors.tensorboard_packages():
+    raise UserError("--tensorboard needs tensorboardX: pip install '.[tensorboard]'")
+  if args.mirror is None:
+    return None
   mirrors.load(args.mirror)
   return str(pathlib.Path(args.mirror).absolute())
 

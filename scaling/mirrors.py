@@ -5,6 +5,7 @@ a cell; after an interruption it is told some steps again.
 """
 
 import contextlib
+import importlib.util
 import logging
 import pathlib
 import runpy
@@ -13,6 +14,7 @@ from typing import Any, cast
 
 from ml_collections import ConfigDict
 
+from scaling import config as config_lib
 from scaling.errors import UserError
 
 LOG = logging.getLogger('scaling')
@@ -21,19 +23,43 @@ Write = Callable[[int, Mapping[str, float]], object]  # of a step and its row
 Mirror = Callable[[pathlib.Path, ConfigDict], contextlib.AbstractContextManager[Write]]
 
 
+def tensorboard_packages() -> tuple[str, ...]:
+  """Returns what event files can be written by here: clu's own, tensorboardX or nothing."""
+  for names in (('tensorflow', 'tensorboard'), ('tensorboardX',)):
+    if all(importlib.util.find_spec(name) for name in names):
+      return names
+  return ()
+
+
 @contextlib.contextmanager
 def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
-  """Writes event files below the folder of the cell."""
-  del config
-  from tensorboardX import SummaryWriter
+  """Writes event files below the folder of the cell.
 
-  with SummaryWriter(str(workdir / 'tensorboard')) as events:
+  By clu's writer where its TensorFlow is installed, which shows the config among the
+  hyper-parameters too, or else by tensorboardX.
+  """
+  folder = str(workdir / 'tensorboard')
+  if 'tensorflow' not in tensorboard_packages():
+    from tensorboardX import SummaryWriter
 
-    def write(step: int, row: Mapping[str, float]) -> None:
-      for name, value in row.items():
-        events.add_scalar(name, value, step)
+    with SummaryWriter(folder) as events:
 
-    yield write
+      def write(step: int, row: Mapping[str, float]) -> None:
+        for name, value in row.items():
+          events.add_scalar(name, value, step)
+
+      yield write
+    return
+  import tensorflow as tf  # pyright: ignore
+  from clu import metric_writers
+
+  for kind in ('GPU', 'TPU'):  # which TensorFlow would take from JAX
+    tf.config.set_visible_devices([], kind)
+  with contextlib.closing(metric_writers.SummaryWriter(folder)) as writer:
+    fields = config_lib.flat(config).items()
+    plain = bool, int, float, str
+    writer.write_hparams({k: v if isinstance(v, plain) else str(v) for k, v in fields})
+    yield writer.write_scalars
 
 
 def of_file(path: str) -> Mirror:

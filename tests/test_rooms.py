@@ -20,7 +20,7 @@ HOMES = {
   'google': 'scaling/data/examples.py',  # protobuf
   'absl': 'experiments/cli.py',
   'array_record': ('scaling/data/', 'experiments/benchmarks/input_peers.py'),
-  'clu': 'scaling/step.py',
+  'clu': ('scaling/step.py', 'scaling/mirrors.py'),
   'faiss': 'scaling/dedup/neighbours.py',
   'flax': 'scaling/models/',
   'grain': 'experiments/benchmarks/input_peers.py',
@@ -35,7 +35,8 @@ HOMES = {
   'scipy': ('analysis/', 'experiments/benchmarks/peers.py'),
   'sklearn': ('scaling/data/digits.py', 'scaling/evals/transfer.py'),
   'tensorboardX': 'scaling/mirrors.py',
-  'tensorflow': 'experiments/benchmarks/input_peers.py',
+  # What clu's writer of events stands on.
+  'tensorflow': ('experiments/benchmarks/input_peers.py', 'scaling/mirrors.py'),
   'tensorflow_datasets': ('scaling/data/', 'experiments/benchmarks/input_'),
   'tensorstore': 'experiments/store.py',
   'torch': (

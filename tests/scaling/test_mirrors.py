@@ -88,7 +88,13 @@ def test_a_file_that_cannot_do_is_refused(tmp_path, text, said):
     mirrors.load(file)
 
 
-def test_tensorboard_events(tiny_config, tmp_path):
+@pytest.mark.parametrize('package', ['tensorflow', 'tensorboardX'])
+def test_tensorboard_events(tiny_config, tmp_path, monkeypatch, package):
+  pytest.importorskip(package)
+  if package == 'tensorflow':
+    assert package in mirrors.tensorboard_packages()
+  else:
+    monkeypatch.setattr(mirrors, 'tensorboard_packages', lambda: ('tensorboardX',))
   told = mirrors.Mirrors([mirrors.tensorboard], tmp_path, tiny_config())
   told.write(1, {'train/loss': 0.5, 'test/top1': 0.25})
   told.close()
@@ -96,6 +102,7 @@ def test_tensorboard_events(tiny_config, tmp_path):
   content = file.read_bytes()
   assert b'train/loss' in content
   assert b'test/top1' in content
+  assert (b'model.depth' in content) == (package == 'tensorflow')
 
 
 def test_a_file_that_is_gone_costs_no_cell(tiny_config, tmp_path, caplog):
