@@ -341,11 +341,12 @@ def _when(cell: pathlib.Path) -> str:
 
 def out_of_memory(cell: pathlib.Path) -> str:
   """Returns when a cell ran out of memory, and what to try."""
-  train = json.loads((cell / 'config.json').read_text())['train']
+  config = json.loads((cell / 'config.json').read_text())
+  train, model = config['train'], config['model']
   return (
     f'out of memory {_when(cell)}; try a train.batch_size below {train["batch_size"]}, '
-    f'train.accumulate_steps above {train["accumulate_steps"]}, or '
-    'model.dtype=bfloat16'
+    f'train.accumulate_steps above {train["accumulate_steps"]}, model.dtype=bfloat16, or '
+    f'less than model.depth={model["depth"]} and model.width={model["width"]}'
   )
 
 
@@ -393,8 +394,13 @@ def use_compilation_cache() -> None:
   """Lets compiled programs outlive the process; JAX's own variable moves the place."""
   import jax
 
+  from scaling import executables
+
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', str(files.cache_folder() / 'jax'))
+  executables.keep_in(
+    pathlib.Path(jax.config.values['jax_compilation_cache_dir']) / 'programs'
+  )
   # Without the small ones, such as those that make random keys, a start takes 0.1 s more.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.02)
 

@@ -1,4 +1,4 @@
-"""The cores of this process, and work spread over them by threads."""
+"""The cores and the memory of this machine, and work spread over the cores by threads."""
 
 import concurrent.futures
 import functools
@@ -11,6 +11,14 @@ def num_cores() -> int:
   if hasattr(os, 'sched_getaffinity'):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def memory_bytes() -> int | None:
+  """Returns how much memory the machine has; None where it does not say."""
+  try:
+    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+  except (AttributeError, OSError, ValueError):
+    return None
 
 
 @functools.cache

@@ -17,6 +17,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from scaling import cores
 from scaling.errors import UserError
 
 # How the axes of a leaf are split over 'model', by the end of its path: the first rule
@@ -177,6 +178,33 @@ def check_divides(name: str, size: int, mesh: Mesh, steps: int = 1) -> None:
     each = f' times train.accumulate_steps={steps}' if steps > 1 else ''
     raise UserError(
       f'{name}={size} does not divide over {devices} devices{each}; use {fits}'
+    )
+
+
+def check_fits(state: Any, placed: Any) -> None:
+  """Checks that the devices can hold a state, before XLA is asked to, which may abort.
+
+  Args:
+    state: the shapes of it.
+    placed: the sharding of each leaf.
+
+  Raises:
+    UserError: with what it takes and what there is.
+  """
+  each = sum(
+    math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+    for leaf, place in zip(jax.tree.leaves(state), jax.tree.leaves(placed), strict=True)
+  )
+  (device, *others) = jax.tree.leaves(placed)[0].addressable_devices
+  if device.platform == 'cpu':  # all devices share what the machine has
+    needed, there = each * (1 + len(others)), cores.memory_bytes()
+  else:
+    needed, there = each, (device.memory_stats() or {}).get('bytes_limit')
+  if there is not None and needed > there:
+    raise UserError(
+      f'weights and optimiser take {needed / 2**30:,.1f} GiB before any image, and there '
+      f'are {there / 2**30:,.1f} GiB; try a smaller model.width or model.depth, fewer '
+      'classes, or more devices with --fsdp'
     )
 
 

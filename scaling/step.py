@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
 from scaling import config as config_lib
-from scaling import losses, models, multilabel, optim, sharding
+from scaling import executables, losses, models, multilabel, optim, sharding
 from scaling.data import augment
 
 CALIBRATION_BINS = 15  # as Guo et al. (2017) have
@@ -378,7 +378,8 @@ def compile_program(
     fsdp: split the state over the data devices, see `scaling.sharding`.
 
   Raises:
-    UserError: for batch sizes or a head that do not divide over the mesh.
+    UserError: for batch sizes or a head that do not divide over the mesh, and a state
+      that its devices cannot hold.
   """
   sharding.check_divides(
     'train.batch_size', config.train.batch_size, mesh, config.train.accumulate_steps
@@ -401,9 +402,18 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   rng = jax.eval_shape(lambda: jax.random.key(0))
   schedule = optim.Schedule(np.float32(0), np.int32(0), np.int32(0), np.int32(0))
   draw = jax.jit(functools.partial(init, config))  # traced once, for its shapes too
-  with _on(mesh):  # as it will be compiled, or it would be traced again
-    state = jax.eval_shape(draw, rng)
+  kept = executables.find(key, mesh, fsdp)
+  compiled = executables.read(kept, mesh, config.model.ops) if kept else None
+  if compiled:
+    (state, *_), _ = compiled[0].args_info
+    state = jax.tree.map(
+      lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state
+    )
+  else:
+    with _on(mesh):  # as it will be compiled, or it would be traced again
+      state = jax.eval_shape(draw, rng)
   placed = sharding.by_rule(state, mesh, fsdp)
+  sharding.check_fits(state, placed)
   apart = jax.eval_shape(models.unstack, state)
   places = sharding.by_rule(apart, mesh, fsdp)
 
@@ -422,20 +432,25 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   )
   options = compiler_options(config, mesh.devices.flat[0].platform)
   sums = no_sums(config)
-  # One is compiled or read from the cache while the next is traced; the longest first.
-  with _on(mesh), concurrent.futures.ThreadPoolExecutor(3) as pool:
-    compiled = [
-      pool.submit(fn.lower(*kinds).compile, options)
-      for fn, kinds in (
-        (train_fn, (state, abstract_batch(config), rng, schedule)),
-        (
-          eval_fn,
-          (state, abstract_test_batch(config), sums, abstract_class_weights(config)),
-        ),
-        (init_fn, (rng,)),
-      )
-    ]
-  compiled_train, compiled_eval, compiled_init = (one.result() for one in compiled)
+  if not compiled:
+    hits = executables.cache_hits()
+    # One is compiled or read from JAX's cache while the next is traced; the longest first.
+    with _on(mesh), concurrent.futures.ThreadPoolExecutor(3) as pool:
+      futures = [
+        pool.submit(fn.lower(*kinds).compile, options)
+        for fn, kinds in (
+          (train_fn, (state, abstract_batch(config), rng, schedule)),
+          (
+            eval_fn,
+            (state, abstract_test_batch(config), sums, abstract_class_weights(config)),
+          ),
+          (init_fn, (rng,)),
+        )
+      ]
+    compiled = tuple(future.result() for future in futures)
+    if kept and executables.cache_hits() == hits:
+      executables.write(kept, compiled)
+  compiled_train, compiled_eval, compiled_init = compiled
   zero = jax.device_put(sums, whole)
 
   @functools.cache

@@ -92,6 +92,16 @@ def make_tiny_config(overrides: Mapping[str, Any] | None = None) -> ConfigDict:
   return config
 
 
+@pytest.fixture(autouse=True)
+def keep_no_programs():
+  """Lets no test meet what another one compiled, perhaps of functions that it replaced."""
+  yield
+  if 'scaling.executables' in sys.modules:
+    from scaling import executables
+
+    executables.keep_in(None)
+
+
 @pytest.fixture(scope='session')
 def tiny_config() -> Callable[..., ConfigDict]:
   """`make_tiny_config`."""

@@ -35,7 +35,8 @@ _FORWARD, _BY_IMAGES, _BY_KERNEL = range(3)
 
 
 @functools.cache
-def _register() -> None:
+def register() -> None:
+  """Makes the custom calls known to XLA; what is traced or read from a file needs it."""
   library = ctypes.CDLL(str(onednn.build()))
   for name in _CALLS:
     handler = jax.ffi.pycapsule(getattr(library, f'Scaling{name}'))
@@ -102,7 +103,7 @@ def conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
   small = min(x.shape[1:3]) < kernel.shape[0]
   if small or x.dtype not in (jnp.float32, jnp.bfloat16):
     return cpu_ops.conv(x, kernel, stride)
-  _register()
+  register()
   return _conv(x, kernel, stride)
 
 
@@ -176,7 +177,7 @@ def batch_norm(
   mixed = shortcut is not None and shortcut.dtype != x.dtype
   if mixed or x.dtype not in (jnp.float32, jnp.bfloat16):
     return cpu_ops.batch_norm(x, scale, bias, shortcut, relu, epsilon)
-  _register()
+  register()
   return _batch_norm(x, scale, bias, shortcut, relu, epsilon)
 
 
@@ -241,7 +242,7 @@ def max_pool(x: jax.Array) -> jax.Array:
   """See `native_ops.max_pool`. Other types are left to `cpu_ops`, see `conv`."""
   if x.dtype not in (jnp.float32, jnp.bfloat16):
     return cpu_ops.max_pool(x)
-  _register()
+  register()
   return _max_pool(x)
 
 

@@ -41,7 +41,8 @@ def test_out_of_memory_says_when_and_what_to_try(run, tmp_path):
   assert status.state == 'retryable'
   assert status.reason.startswith(
     'out of memory before the first row of metrics; try a train.batch_size below 64, '
-    'train.accumulate_steps above 1, or model.dtype=bfloat16 ('
+    'train.accumulate_steps above 1, model.dtype=bfloat16, or less than model.depth=8 '
+    'and model.width=4 ('
   )
   assert 'RESOURCE_EXHAUSTED' in status.reason
   assert 'RESOURCE_EXHAUSTED' in (tmp_path / 'log.txt').read_text()

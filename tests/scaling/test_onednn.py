@@ -206,7 +206,7 @@ def test_bfloat16_is_rounded_as_xla_does():
   gains = jnp.where(jnp.abs(gains) < 1e-30, 1, gains)
   factors = jnp.stack([jnp.zeros_like(gains), gains, jnp.zeros_like(gains)])
   x = jnp.ones((1, 1, 1, len(gains)), jnp.bfloat16)
-  onednn_ops._register()
+  onednn_ops.register()
   rounded = onednn_ops._call(
     'Normalize', onednn_ops._like(x), x, factors, x[:, :0], relu=False
   )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from scaling import models, optim, sharding, step, train, trained
+from scaling import cores, models, optim, sharding, step, train, trained
 from scaling.data import augment, pipeline, sources
 from scaling.errors import UserError
 from scaling.evals import classify
@@ -84,6 +84,30 @@ def test_what_is_cropped_on_the_host_is_not_cropped_again(tiny_config):
   cropped = step.compile_program(config, mesh, cropped=True)
   assert cropped is step.compile_program(tiny_config(), mesh)
   assert config.data.min_crop_area == 0.3
+
+
+@pytest.mark.parametrize(
+  'width', [100_000, 100_000_000]
+)  # XLA would abort over the last
+def test_a_network_beyond_all_memory_is_refused_before_it_is_compiled(
+  tiny_config, width
+):
+  with pytest.raises(UserError, match=r'[0-9,.]+ GiB.*smaller model\.width'):
+    program_of(tiny_config({'model.width': width}))
+
+
+def test_devices_of_one_machine_share_its_memory(tiny_config, monkeypatch):
+  config, mesh = tiny_config(), sharding.make_mesh()
+  state = jax.eval_shape(lambda: step.init(config, jax.random.key(0)))
+  size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+  placed = sharding.by_rule(state, mesh)
+  for there in (4 * size, 4 * size - 1, None):
+    monkeypatch.setattr(cores, 'memory_bytes', lambda there=there: there)
+    if there == 4 * size - 1:
+      with pytest.raises(UserError):
+        sharding.check_fits(state, placed)
+    else:
+      sharding.check_fits(state, placed)
 
 
 def test_other_networks_are_other_programs(tiny_config, monkeypatch):
