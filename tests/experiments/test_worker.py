@@ -42,7 +42,7 @@ def test_out_of_memory_says_when_and_what_to_try(run, tmp_path):
   assert status.reason.startswith(
     'out of memory before the first row of metrics; try a train.batch_size below 64, '
     'train.accumulate_steps above 1, model.dtype=bfloat16, or less than model.depth=8 '
-    'and model.width=4 ('
+    'and model.width=16 ('
   )
   assert 'RESOURCE_EXHAUSTED' in status.reason
   assert 'RESOURCE_EXHAUSTED' in (tmp_path / 'log.txt').read_text()
