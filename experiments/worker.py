@@ -398,9 +398,11 @@ def use_compilation_cache() -> None:
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
     jax.config.update('jax_compilation_cache_dir', str(files.cache_folder() / 'jax'))
-  executables.keep_in(
-    pathlib.Path(jax.config.values['jax_compilation_cache_dir']) / 'programs'
-  )
+  folder = jax.config.values['jax_compilation_cache_dir']
+  if (
+    folder and '://' not in folder and jax.config.values['jax_enable_compilation_cache']
+  ):
+    executables.keep_in(pathlib.Path(folder) / 'programs')
   # Without the small ones, such as those that make random keys, a start takes 0.1 s more.
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.02)
 

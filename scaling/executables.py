@@ -8,6 +8,7 @@ On CPUs alone, where this has been run, and for one process.
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -97,23 +98,27 @@ def read(path: pathlib.Path, mesh: Mesh, ops: str) -> Compiled | None:
   """
   try:
     content = path.read_bytes()
+  except OSError:
+    return None
+  if ops == 'onednn':
+    onednn_ops.register()  # which tracing would have done
+  load = functools.partial(
+    serialize_executable.deserialize_and_load,
+    execution_devices=list(mesh.devices.flat),
+  )
+  try:
     digest, content = content[:32], content[32:]
     if hashlib.sha256(content).digest() != digest:
       raise ValueError('it is not as it was written')
-    if ops == 'onednn':
-      onednn_ops.register()  # which tracing would have done
-    load = functools.partial(
-      serialize_executable.deserialize_and_load,
-      execution_devices=list(mesh.devices.flat),
-    )
     with concurrent.futures.ThreadPoolExecutor() as pool:
       compiled = tuple(pool.map(lambda one: load(*one), pickle.loads(content)))
-    os.utime(path)
-  except FileNotFoundError:
-    return None
   except Exception as error:  # whatever it is, compiling helps
     LOG.info('%s cannot be used: %s', path, error)
+    with contextlib.suppress(OSError):
+      path.unlink()
     return None
+  with contextlib.suppress(OSError):
+    os.utime(path)
   return compiled
 
 
@@ -134,8 +139,9 @@ def write(path: pathlib.Path, compiled: Compiled) -> None:
       temporary.write_bytes(hashlib.sha256(content).digest() + content)
     unused = time.time() - _UNUSED_DAYS * 24 * 3600
     for other in path.parent.glob('*.program'):
-      if other.stat().st_mtime < unused:
-        other.unlink()
+      with contextlib.suppress(FileNotFoundError):  # others remove them too
+        if other.stat().st_mtime < unused:
+          other.unlink()
   except Exception as error:
     LOG.info('%s cannot be written: %s', path, error)
 

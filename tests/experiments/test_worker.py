@@ -9,7 +9,7 @@ import pytest
 
 from experiments import ledger, worker
 from experiments.orders import Orders
-from scaling import train
+from scaling import executables, train
 from scaling.errors import StorageError
 
 ORDERS = Orders([])
@@ -168,3 +168,25 @@ def test_who_wakes_up_before_it_begins_touches_nothing(config, tmp_path, calls):
   assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 2}\n'
   assert calls > 0 or saving.exists()
   assert (tmp_path / 'manifest.json').exists() == (calls == 2)
+
+
+@pytest.mark.parametrize(
+  ('name', 'value', 'kept'),
+  [
+    ('jax_compilation_cache_dir', '/some/where', '/some/where/programs'),
+    ('jax_compilation_cache_dir', 'gs://bucket/where', None),
+    ('jax_compilation_cache_dir', '', None),
+    ('jax_enable_compilation_cache', False, None),
+  ],
+)
+def test_programs_are_kept_beside_those_of_jax(monkeypatch, name, value, kept):
+  before = dict(jax.config.values)
+  found = []
+  monkeypatch.setattr(executables, 'keep_in', lambda folder: found.append(str(folder)))
+  try:
+    jax.config.update(name, value)
+    worker.use_compilation_cache()
+  finally:
+    for changed in (name, 'jax_persistent_cache_min_compile_time_secs'):
+      jax.config.update(changed, before[changed])
+  assert found == ([kept] if kept else [])

@@ -110,6 +110,7 @@ def test_a_torn_file_is_not_used(tiny_config, folder, caplog):
     with caplog.at_level(logging.INFO):
       again = compile_again(config, mesh)
     assert f'{kept} cannot be used' in caplog.text
+    assert not kept.exists()
     assert_equal(work(again, config, mesh), expected)
 
 
