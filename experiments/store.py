@@ -41,17 +41,20 @@ def age(folder: Folder, name: str, generation: bytes) -> float:
   """Returns the seconds since a file was written, by the clock of its store.
 
   No two machines agree on the time. On a disk both ends are stamped by its file system;
-  an object store is watched instead, from the first look at this generation on.
+  an object store is watched instead, from the first look at this generation on. So is a
+  file whose time lies ahead, as after a clock was set back.
   """
+  watched = time.monotonic() - _first_seen(str(folder), name, generation)
   if '://' in str(folder):
-    return time.monotonic() - _first_seen(str(folder), name, generation)
+    return watched
   folder = pathlib.Path(folder)
   written = (folder / name).stat().st_mtime
   try:
     with tempfile.NamedTemporaryFile(dir=folder) as now:
-      return os.stat(now.name).st_mtime - written
+      stamped = os.stat(now.name).st_mtime - written
   except OSError:  # a folder to look at only
-    return time.time() - written
+    stamped = time.time() - written
+  return max(stamped, watched)
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 import itertools
 import os
 import threading
+import time
 
 import pytest
 
@@ -110,3 +111,23 @@ def test_the_clock_of_the_machine_does_not_matter(tmp_path, monkeypatch, hours):
   os.utime(tmp_path / ledger.NAME, (written, written))
   assert ledger.is_stale(tmp_path, status)
   lease._ended.set()
+
+
+def test_a_time_that_lies_ahead_is_watched_instead(tmp_path, monkeypatch):
+  monkeypatch.setattr(ledger, '_host', lambda: 'elsewhere')
+  lease = ledger.claim(tmp_path)
+  assert lease is not None
+  lease._ended.set()
+  lease._thread.join()
+  monkeypatch.setattr(ledger, '_host', lambda: 'here')
+  ahead = time.time() + 3600
+  os.utime(tmp_path / ledger.NAME, (ahead, ahead))
+  real, waited = time.monotonic, [0.0]
+  monkeypatch.setattr(store.time, 'monotonic', lambda: real() + waited[0])
+  assert ledger.claim(tmp_path) is None
+  waited[0] = ledger.STALE_SECONDS - 5
+  assert ledger.claim(tmp_path) is None
+  waited[0] = ledger.STALE_SECONDS + 5
+  taken = ledger.claim(tmp_path)
+  assert taken is not None
+  taken.done()

@@ -279,6 +279,39 @@ def test_full_disk(reference, run, tiny_file, small_disk):
   assert metrics(workdir) == metrics(reference)
 
 
+def test_read_only_folder(reference, run, command, tiny_file, small_disk):
+  def remount(options):
+    words = ['mount', '-o', f'remount,{options}', str(small_disk)]
+    # Not while a worker still saves its cell there.
+    wait_for(lambda: subprocess.run(words, capture_output=True).returncode == 0)
+
+  workdir = small_disk / 'study'
+  words = ('study', f'--config={tiny_file}', f'--workdir={workdir}', '--config.seed=0')
+  remount('size=64m')
+  with killed(command(*words, '--workers=1')):
+    wait_for(lambda: num_done(workdir) > 0)
+  before = {
+    path: path.read_bytes() for path in workdir.glob('cells/*/*') if path.is_file()
+  }
+  remount('ro')
+  refused = run(*words, '--workers=1')
+  assert refused.returncode == 2
+  assert refused.stderr.count('\n') == 1
+  assert (
+    f'--workdir={workdir} cannot be written: Read-only file system' in refused.stderr
+  )
+  seen = run('status', f'--workdir={workdir}')
+  assert seen.returncode == 0, seen.stderr
+  assert 'done' in seen.stdout
+  assert before == {path: path.read_bytes() for path in before}
+
+  remount('rw')
+  done = run(*words, '--workers=1')
+  assert done.returncode == 0, done.stderr
+  assert results(workdir) == results(reference, seed=0)
+  assert metrics(workdir) == metrics(reference)
+
+
 def test_workers_that_cannot_start_are_not_started_for_ever(
   run, tiny_file, tmp_path, environment, monkeypatch
 ):
