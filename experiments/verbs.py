@@ -117,7 +117,7 @@ def mirror_file(args: Args) -> str | None:
     return None
   from scaling import mirrors
 
-  if args.tensorboard and not mirrors.tensorboard_packages():
+  if args.tensorboard and not mirrors.tensorboard_package():
     raise UserError("--tensorboard needs tensorboardX: pip install '.[tensorboard]'")
   if args.mirror is None:
     return None

@@ -394,10 +394,13 @@ def use_compilation_cache() -> None:
   """Lets compiled programs outlive the process; JAX's own variable moves the place."""
   import jax
 
+  import scaling
   from scaling import executables
 
   if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
-    jax.config.update('jax_compilation_cache_dir', str(files.cache_folder() / 'jax'))
+    # What JAX holds is not kept beside it, so each version begins anew.
+    own = files.cache_folder() / f'jax-{scaling.__version__}'
+    jax.config.update('jax_compilation_cache_dir', str(own))
   folder = jax.config.values['jax_compilation_cache_dir']
   if (
     folder and '://' not in folder and jax.config.values['jax_enable_compilation_cache']

@@ -1,8 +1,10 @@
 """The cores and the memory of this machine, and work spread over the cores by threads."""
 
 import concurrent.futures
+import contextlib
 import functools
 import os
+import pathlib
 from collections.abc import Callable
 
 
@@ -13,12 +15,30 @@ def num_cores() -> int:
   return os.cpu_count() or 1
 
 
-def memory_bytes() -> int | None:
-  """Returns how much memory the machine has; None where it does not say."""
-  try:
-    return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
-  except (AttributeError, OSError, ValueError):
-    return None
+def memory_bytes(root: pathlib.Path = pathlib.Path('/')) -> int | None:
+  """Returns how much memory this process may have: the machine's, or of its cgroup.
+
+  None where neither is told.
+  """
+  found = []
+  with contextlib.suppress(AttributeError, OSError, ValueError):
+    found.append(os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE'))
+  groups = root / 'sys' / 'fs' / 'cgroup'
+  with contextlib.suppress(OSError):
+    for line in (root / 'proc' / 'self' / 'cgroup').read_text().splitlines():
+      _, kind, path = line.split(':', 2)
+      if kind == 'memory':
+        group, name = groups / 'memory', 'memory.limit_in_bytes'
+      elif not kind:  # version 2
+        group, name = groups, 'memory.max'
+      else:
+        continue
+      for part in (*pathlib.PurePath(path.lstrip('/')).parts, ''):
+        # A container sees its own limit at the top, whatever the path says.
+        with contextlib.suppress(OSError, ValueError):
+          found.append(int((group / name).read_text()))  # or 'max'
+        group /= part
+  return min(found, default=None)
 
 
 @functools.cache

@@ -18,45 +18,37 @@ import os
 import pathlib
 import pickle
 import platform
+import threading
 import time
+import zlib
 
 import jax
 from jax.experimental import serialize_executable
 from jax.sharding import Mesh
 
-from scaling import files
+from scaling import cores, files
 from scaling.models import cpu_ops, onednn_ops
 
 LOG = logging.getLogger('scaling')
 _PACKAGES = 'jax', 'jaxlib', 'flax', 'optax', 'clu', 'numpy'
 _SUFFIXES = '.py', '.cc', '.h'
+_FLAGS = 'XLA_', 'FLAX_'  # how those of the environment begin; JAX's are in its config
 _UNUSED_DAYS = 30  # after which a program is removed
 
 Compiled = tuple[jax.stages.Compiled, ...]
 _folder: pathlib.Path | None = None
-_num_hits = 0
-
-
-def _count_hit(event: str, **_: object) -> None:
-  global _num_hits
-  _num_hits += event == '/jax/compilation_cache/cache_hits'
-
-
-jax.monitoring.register_event_listener(_count_hit)
-
-
-def cache_hits() -> int:
-  """Returns how many functions this process has read from JAX's cache."""
-  return _num_hits
+_of_thread = threading.local()
 
 
 def keep_in(folder: pathlib.Path | None) -> None:
   """Keeps programs in a folder from now on; None, and unless it is called, nowhere.
 
-  What lies there is run, so nobody else may be able to write into it.
+  What lies there is run: files of others, or that others can write, are not read.
   """
   global _folder
   _folder = folder
+  if folder is not None:
+    _makers()  # now, for the source may change before the first program is made of it
 
 
 def find(key: str, mesh: Mesh, fsdp: bool) -> pathlib.Path | None:
@@ -73,8 +65,12 @@ def find(key: str, mesh: Mesh, fsdp: bool) -> pathlib.Path | None:
   about = [
     key,
     dict(mesh.shape),
+    str(mesh.axis_types),
     [device.id for device in devices],
     fsdp,
+    # XLA splits loops over the cores, and oneDNN's calls say how many each device has.
+    cores.num_cores(),
+    jax.local_device_count(),
     _makers(),
     # But for where JAX keeps and says what, all may change a program.
     {
@@ -82,7 +78,7 @@ def find(key: str, mesh: Mesh, fsdp: bool) -> pathlib.Path | None:
       for name, value in jax.config.values.items()
       if 'cache' not in name and 'log' not in name
     },
-    os.environ.get('XLA_FLAGS', ''),
+    sorted(pair for pair in os.environ.items() if pair[0].startswith(_FLAGS)),
   ]
   digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
   return _folder / f'{digest[:32]}.program'
@@ -97,8 +93,19 @@ def read(path: pathlib.Path, mesh: Mesh, ops: str) -> Compiled | None:
     ops: the resolved `model.ops` of the program.
   """
   try:
-    content = path.read_bytes()
+    with path.open('rb') as file:
+      about = os.fstat(file.fileno())
+      if about.st_uid != os.getuid() or about.st_mode & 0o022:
+        LOG.info('%s is not read, for others can write it', path)
+        return None
+      content = file.read()
   except OSError:
+    return None
+  digest, content = content[:32], content[32:]
+  if hashlib.sha256(content).digest() != digest:
+    LOG.info('%s is removed, for it is torn', path)
+    with contextlib.suppress(OSError):
+      path.unlink()
     return None
   if ops == 'onednn':
     onednn_ops.register()  # which tracing would have done
@@ -107,43 +114,67 @@ def read(path: pathlib.Path, mesh: Mesh, ops: str) -> Compiled | None:
     execution_devices=list(mesh.devices.flat),
   )
   try:
-    digest, content = content[:32], content[32:]
-    if hashlib.sha256(content).digest() != digest:
-      raise ValueError('it is not as it was written')
     with concurrent.futures.ThreadPoolExecutor() as pool:
-      compiled = tuple(pool.map(lambda one: load(*one), pickle.loads(content)))
+      functions = pickle.loads(zlib.decompress(content))
+      compiled = tuple(pool.map(lambda one: load(*one), functions))
   except Exception as error:  # whatever it is, compiling helps
     LOG.info('%s cannot be used: %s', path, error)
-    with contextlib.suppress(OSError):
-      path.unlink()
     return None
   with contextlib.suppress(OSError):
     os.utime(path)
   return compiled
 
 
+def compile(
+  lowered: jax.stages.Lowered, options: dict[str, bool | str]
+) -> tuple[jax.stages.Compiled, bool]:
+  """Returns a compiled function, and whether it was compiled now and may be kept.
+
+  XLA:CPU would write one that JAX's cache held without a part of its code.
+  """
+  _of_thread.hits = 0
+  compiled = lowered.compile(options)
+  return compiled, _of_thread.hits == 0
+
+
+def _count_hit(event: str, **_: object) -> None:
+  if event == '/jax/compilation_cache/cache_hits':
+    _of_thread.hits = getattr(_of_thread, 'hits', 0) + 1
+
+
+jax.monitoring.register_event_listener(_count_hit)
+
+
 def write(path: pathlib.Path, compiled: Compiled) -> None:
   """Keeps the functions of a program, and removes programs that are no longer used.
 
   What cannot be kept will be compiled again: no error.
-
-  Args:
-    path: from `find`.
-    compiled: by XLA in this process. What JAX's cache held would be written without a part
-      of its code, see `cache_hits`.
   """
   try:
-    content = pickle.dumps([serialize_executable.serialize(one) for one in compiled])
+    functions = [serialize_executable.serialize(one) for one in compiled]
+    content = zlib.compress(pickle.dumps(functions), 1)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with files.replacing(path) as temporary:
       temporary.write_bytes(hashlib.sha256(content).digest() + content)
-    unused = time.time() - _UNUSED_DAYS * 24 * 3600
-    for other in path.parent.glob('*.program'):
-      with contextlib.suppress(FileNotFoundError):  # others remove them too
-        if other.stat().st_mtime < unused:
-          other.unlink()
+      temporary.chmod(0o600)
+    _remove_unused(path.parent)
   except Exception as error:
     LOG.info('%s cannot be written: %s', path, error)
+
+
+def _remove_unused(folder: pathlib.Path) -> None:
+  """Removes what was not used for long, or is beyond the size that JAX's cache may have."""
+  room = jax.config.values['jax_compilation_cache_max_size']
+  oldest = time.time() - _UNUSED_DAYS * 24 * 3600
+  found = []
+  for path in folder.glob('*.program*'):  # with what a killed worker has begun
+    with contextlib.suppress(FileNotFoundError):  # others remove them too
+      found.append((path.stat(), path))
+  used = 0
+  for about, path in sorted(found, key=lambda pair: -pair[0].st_mtime):
+    used += about.st_size
+    if about.st_mtime < oldest or 0 < room < used:
+      path.unlink(missing_ok=True)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ a cell; after an interruption it is told some steps again.
 import contextlib
 import importlib.util
 import logging
+import os
 import pathlib
 import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,23 +24,24 @@ Write = Callable[[int, Mapping[str, float]], object]  # of a step and its row
 Mirror = Callable[[pathlib.Path, ConfigDict], contextlib.AbstractContextManager[Write]]
 
 
-def tensorboard_packages() -> tuple[str, ...]:
-  """Returns what event files can be written by here: clu's own, tensorboardX or nothing."""
-  for names in (('tensorflow', 'tensorboard'), ('tensorboardX',)):
-    if all(importlib.util.find_spec(name) for name in names):
-      return names
-  return ()
+def tensorboard_package() -> str | None:
+  """Returns what event files are written by here: tensorboardX, else TensorFlow, or None."""
+  for names in (('tensorboardX',), ('tensorflow', 'tensorboard')):
+    specs = [importlib.util.find_spec(name) for name in names]
+    if all(spec and spec.origin for spec in specs):  # more than a folder of that name
+      return names[0]
+  return None
 
 
 @contextlib.contextmanager
 def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
   """Writes event files below the folder of the cell.
 
-  By clu's writer where its TensorFlow is installed, which shows the config among the
-  hyper-parameters too, or else by tensorboardX.
+  By tensorboardX, or where that is not installed by clu's writer, which needs TensorFlow
+  and shows the config among the hyper-parameters.
   """
   folder = str(workdir / 'tensorboard')
-  if 'tensorflow' not in tensorboard_packages():
+  if tensorboard_package() == 'tensorboardX':
     from tensorboardX import SummaryWriter
 
     with SummaryWriter(folder) as events:
@@ -50,6 +52,7 @@ def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
 
       yield write
     return
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # it reports GPUs that it misses
   import tensorflow as tf  # pyright: ignore
   from clu import metric_writers
 

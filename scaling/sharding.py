@@ -184,6 +184,9 @@ def check_divides(name: str, size: int, mesh: Mesh, steps: int = 1) -> None:
 def check_fits(state: Any, placed: Any) -> None:
   """Checks that the devices can hold a state, before XLA is asked to, which may abort.
 
+  One state and nothing else: what passes may still not fit, beside its gradients and
+  activations, other cells or other processes.
+
   Args:
     state: the shapes of it.
     placed: the sharding of each leaf.

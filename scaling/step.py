@@ -433,11 +433,10 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
   options = compiler_options(config, mesh.devices.flat[0].platform)
   sums = no_sums(config)
   if not compiled:
-    hits = executables.cache_hits()
     # One is compiled or read from JAX's cache while the next is traced; the longest first.
     with _on(mesh), concurrent.futures.ThreadPoolExecutor(3) as pool:
       futures = [
-        pool.submit(fn.lower(*kinds).compile, options)
+        pool.submit(executables.compile, fn.lower(*kinds), options)
         for fn, kinds in (
           (train_fn, (state, abstract_batch(config), rng, schedule)),
           (
@@ -447,8 +446,8 @@ def _compile(key: str, mesh: Mesh, fsdp: bool) -> Program:
           (init_fn, (rng,)),
         )
       ]
-    compiled = tuple(future.result() for future in futures)
-    if kept and executables.cache_hits() == hits:
+    compiled, new = zip(*(future.result() for future in futures), strict=True)
+    if kept and all(new):
       executables.write(kept, compiled)
   compiled_train, compiled_eval, compiled_init = compiled
   zero = jax.device_put(sums, whole)

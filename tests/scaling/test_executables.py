@@ -3,6 +3,8 @@
 import hashlib
 import logging
 import os
+import time
+import zlib
 
 import jax
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
 from scaling import config as config_lib
-from scaling import executables, models, optim, sharding, step
+from scaling import cores, executables, models, optim, sharding, step
 
 pytestmark = pytest.mark.usefixtures('quick_compile')
 
@@ -93,25 +95,40 @@ def test_what_jax_had_in_its_cache_works_and_is_not_kept(tiny_config, folder):
     assert not list(folder.iterdir())
 
 
-def test_a_torn_file_is_not_used(tiny_config, folder, caplog):
+def test_a_file_that_is_torn_or_of_others_is_not_used(tiny_config, folder, caplog):
   config, mesh = tiny_config(), sharding.make_mesh()
   expected = work(step.compile_program(config, mesh), config, mesh)
   (kept,) = folder.iterdir()
   whole = kept.read_bytes()
-  no_pickle = b'not a pickle'
-  for torn in (
-    whole[:1000],
-    whole[:-1] + bytes([whole[-1] ^ 1]),
-    b'',
-    hashlib.sha256(no_pickle).digest() + no_pickle,
+  no_program = zlib.compress(b'not a pickle')
+  for content, mode, said in (
+    (whole[:1000], 0o600, 'torn'),
+    (whole[:-1] + bytes([whole[-1] ^ 1]), 0o600, 'torn'),
+    (b'', 0o600, 'torn'),
+    (hashlib.sha256(no_program).digest() + no_program, 0o600, 'cannot be used'),
+    (whole, 0o620, 'others can write it'),
+    (whole, 0o602, 'others can write it'),
   ):
-    kept.write_bytes(torn)
+    kept.write_bytes(content)
+    kept.chmod(mode)
     caplog.clear()
     with caplog.at_level(logging.INFO):
       again = compile_again(config, mesh)
-    assert f'{kept} cannot be used' in caplog.text
-    assert not kept.exists()
+    assert str(kept) in caplog.text
+    assert said in caplog.text
+    assert kept.exists() == (said != 'torn')
     assert_equal(work(again, config, mesh), expected)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='only root can give files away')
+def test_a_file_of_somebody_else_is_not_read(tmp_path, caplog):
+  path = tmp_path / 'x.program'
+  path.write_bytes(b'what it holds would be run')
+  os.chown(path, 65534, 65534)
+  with caplog.at_level(logging.INFO):
+    assert executables.read(path, sharding.make_mesh(), 'cpu') is None
+  assert 'others can write it' in caplog.text
+  assert path.exists()
 
 
 def test_where_nothing_can_be_written_it_is_compiled(tiny_config, folder, caplog):
@@ -137,10 +154,19 @@ def test_a_program_is_found_by_all_that_it_depends_on(
   found.append(executables.find(key + ' ', mesh, False).name)
   found.append(executables.find(key, mesh, True).name)
   found.append(executables.find(key, sharding.make_mesh(model_devices=2), False).name)
-  other = jax.sharding.Mesh(mesh.devices[::-1], mesh.axis_names)
-  found.append(executables.find(key, other, False).name)
+  for devices in (
+    mesh.devices[::-1],
+    mesh.devices,
+  ):  # the second of other kinds of axes
+    kinds = (jax.sharding.AxisType.Explicit,) * 2
+    other = jax.sharding.Mesh(devices, mesh.axis_names, axis_types=kinds)
+    found.append(executables.find(key, other, False).name)
+  for variable in ('XLA_FLAGS', 'FLAX_FIX_RNG_SEPARATOR'):
+    with monkeypatch.context() as patch:
+      patch.setenv(variable, '1')
+      found.append(name())
   with monkeypatch.context() as patch:
-    patch.setenv('XLA_FLAGS', '--xla_cpu_enable_fast_math=true')
+    patch.setattr(cores, 'num_cores', lambda: 1000)
     found.append(name())
   with jax.default_matmul_precision('highest'):
     found.append(name())
@@ -163,6 +189,13 @@ def test_a_changed_source_is_another_maker(tmp_path, monkeypatch):
   assert makers[0] == makers[2]
 
 
+def test_the_source_is_that_of_the_start(tmp_path, monkeypatch):
+  calls = []
+  monkeypatch.setattr(executables, '_makers', lambda: calls.append('read'))
+  executables.keep_in(tmp_path)
+  assert calls == ['read']
+
+
 def test_it_is_kept_nowhere_unless_asked(tiny_config):
   executables.keep_in(None)
   assert executables.find('key', sharding.make_mesh(), False) is None
@@ -170,14 +203,30 @@ def test_it_is_kept_nowhere_unless_asked(tiny_config):
 
 def test_programs_that_are_not_used_any_more_are_removed(tiny_config, folder):
   folder.mkdir()
-  for name in ('old.program', 'new.program', 'old.other'):
+  for name in ('old.program', '.old.program.123', 'new.program', 'old.other'):
     (folder / name).touch()
-    if name.startswith('old'):
+    if 'old' in name:
       os.utime(folder / name, (0, 0))
   step.compile_program(tiny_config(), sharding.make_mesh())
   names = {path.name for path in folder.iterdir()}
+  assert len(names) == 3
   assert names > {'new.program', 'old.other'}
-  assert 'old.program' not in names
+
+
+def test_programs_have_no_more_room_than_those_of_jax(tmp_path):
+  for i in range(5):
+    path = tmp_path / f'{i}.program'
+    path.write_bytes(bytes(100))
+    os.utime(path, (time.time() - i, time.time() - i))
+  name = 'jax_compilation_cache_max_size'
+  before = jax.config.values[name]
+  try:
+    for room, left in ((-1, 5), (350, 3), (99, 0)):
+      jax.config.update(name, room)
+      executables._remove_unused(tmp_path)
+      assert len(list(tmp_path.iterdir())) == left
+  finally:
+    jax.config.update(name, before)
 
 
 def test_its_use_keeps_a_program_from_growing_old(tiny_config, folder):

@@ -1,6 +1,8 @@
 """Rows of metrics for other tools, none of which may cost a cell."""
 
+import importlib
 import json
+import sys
 
 import pytest
 
@@ -91,10 +93,7 @@ def test_a_file_that_cannot_do_is_refused(tmp_path, text, said):
 @pytest.mark.parametrize('package', ['tensorflow', 'tensorboardX'])
 def test_tensorboard_events(tiny_config, tmp_path, monkeypatch, package):
   pytest.importorskip(package)
-  if package == 'tensorflow':
-    assert package in mirrors.tensorboard_packages()
-  else:
-    monkeypatch.setattr(mirrors, 'tensorboard_packages', lambda: ('tensorboardX',))
+  monkeypatch.setattr(mirrors, 'tensorboard_package', lambda: package)
   told = mirrors.Mirrors([mirrors.tensorboard], tmp_path, tiny_config())
   told.write(1, {'train/loss': 0.5, 'test/top1': 0.25})
   told.close()
@@ -103,6 +102,27 @@ def test_tensorboard_events(tiny_config, tmp_path, monkeypatch, package):
   assert b'train/loss' in content
   assert b'test/top1' in content
   assert (b'model.depth' in content) == (package == 'tensorflow')
+
+
+@pytest.mark.parametrize(
+  ('installed', 'expected'),
+  [
+    (('tensorboardX', 'tensorflow', 'tensorboard'), 'tensorboardX'),
+    (('tensorflow', 'tensorboard'), 'tensorflow'),
+    (('tensorflow',), None),
+    ((), None),
+  ],
+)
+def test_what_writes_events(monkeypatch, tmp_path, installed, expected):
+  for name in ('tensorboardX', 'tensorflow', 'tensorboard'):
+    (tmp_path / name).mkdir()  # which is no package yet
+  for name in installed:
+    (tmp_path / name / '__init__.py').touch()
+  for name in ('tensorboardX', 'tensorflow', 'tensorboard'):
+    monkeypatch.delitem(sys.modules, name, raising=False)
+  monkeypatch.setattr(sys, 'path', [str(tmp_path)])
+  importlib.invalidate_caches()
+  assert mirrors.tensorboard_package() == expected
 
 
 def test_a_file_that_is_gone_costs_no_cell(tiny_config, tmp_path, caplog):
