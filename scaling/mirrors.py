@@ -7,7 +7,6 @@ a cell; after an interruption it is told some steps again.
 import contextlib
 import importlib.util
 import logging
-import os
 import pathlib
 import runpy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,7 +51,6 @@ def tensorboard(workdir: pathlib.Path, config: ConfigDict) -> Iterator[Write]:
 
       yield write
     return
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')  # it reports GPUs that it misses
   import tensorflow as tf  # pyright: ignore
   from clu import metric_writers
 
