@@ -1,13 +1,16 @@
 """Custom calls of the CPU: equal to XLA's, over devices too, and to themselves resumed."""
 
 import concurrent.futures
+import functools
 import importlib.metadata
 import json
 
+import gradients
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_close
 from runs import SCHEDULE, assert_same_run, rows_of, stop_after
 
 from scaling import cores, sharding
@@ -41,21 +44,12 @@ def _installed():
     pytest.skip(str(error))
 
 
-def draw(seed, *shapes, dtype='float32'):
-  rng = np.random.default_rng(seed)
-  return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
+draw = functools.partial(gradients.draw, dtype='float32')
 
 
 def pulled_back(ops, x, kernel, grad, stride=1):
   y, pull = jax.vjp(lambda *both: ops.conv(*both, stride), x, kernel)
   return y, *pull(grad.astype(y.dtype))
-
-
-def assert_close(actual, expected, tolerance):
-  for a, b in zip(actual, expected, strict=True):
-    assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    a, b = np.asarray(a, 'float64'), np.asarray(b, 'float64')
-    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b)
 
 
 @pytest.mark.parametrize('dtype', list(TOLERANCE))
@@ -75,37 +69,12 @@ def test_convolutions_and_their_gradients_are_equal(shape, dtype):
 
 
 @pytest.mark.parametrize(
-  ('function', 'shapes'),
-  [
-    (lambda x, w: onednn_ops.conv(x, w, 1), [(2, 4, 3, 8), (3, 3, 8, 2)]),
-    (lambda x, w: onednn_ops.conv(x, w, 2), [(2, 5, 4, 2), (3, 3, 2, 2)]),
-    (lambda x, w: onednn_ops.conv(x, w, 2), [(2, 5, 4, 3), (1, 1, 3, 2)]),
-    (
-      lambda x, s, b, r: onednn_ops.batch_norm(x, s, b, r, False, 1e-5),
-      [(3, 2, 3, 2), (2,), (2,), (3, 2, 3, 2)],
-    ),
-    (onednn_ops.max_pool, [(2, 5, 4, 2)]),
-  ],
+  ('function', 'shapes'), gradients.differentiable(onednn_ops, relu=False)
 )
 def test_gradients_are_those_of_finite_differences(function, shapes):
-  inputs, directions = draw(5, *shapes), draw(6, *shapes)
-  outputs, pull = jax.vjp(function, *inputs)
-  leaves, tree = jax.tree.flatten(outputs)
-  weights = draw(7, *(leaf.shape for leaf in leaves))
-
-  def along(t):
-    moved = function(*(x + t * d for x, d in zip(inputs, directions, strict=True)))
-    return dot(jax.tree.leaves(moved), weights)
-
-  def dot(some, others):
-    pairs = zip(some, others, strict=True)
-    return sum(np.vdot(np.asarray(a, 'float64'), b) for a, b in pairs)
-
   # In float32 rounding over the step is about 1e-5; a convolution is bilinear, so its
   # central difference is exact, and of a norm it errs by some squares of the step.
-  step = 2e-3
-  measured = (along(step) - along(-step)) / (2 * step)
-  found = dot(pull(jax.tree.unflatten(tree, weights)), directions)
+  measured, found = gradients.derivatives(function, shapes, 'float32', 2e-3)
   assert found == pytest.approx(measured, rel=1e-3)
 
 

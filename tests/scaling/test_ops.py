@@ -4,10 +4,12 @@ import math
 import platform
 import sys
 
+import gradients
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gradients import assert_close, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,19 +48,6 @@ CONVS = [
 def wide():
   with jax.enable_x64(True):
     yield
-
-
-def draw(seed, *shapes, dtype='float64'):
-  rng = np.random.default_rng(seed)
-  return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
-
-
-def assert_close(actual, expected, tolerance, floor=0.0):
-  """Compares norms: an element near zero carries the rounding of its neighbours."""
-  for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-    assert (a.shape, a.dtype) == (b.shape, b.dtype)
-    a, b = np.asarray(a, 'float64'), np.asarray(b, 'float64')
-    assert np.linalg.norm(a - b) <= tolerance * np.linalg.norm(b) + floor
 
 
 def pulled_back(function, inputs, seed=9):
@@ -204,38 +193,13 @@ def test_pooling_of_any_small_shape_is_equal(shape):
 
 
 @pytest.mark.parametrize(
-  ('function', 'shapes'),
-  [
-    (lambda x, w: cpu_ops.conv(x, w, 1), [(2, 4, 3, 8), (3, 3, 8, 2)]),
-    (lambda x, w: cpu_ops.conv(x, w, 2), [(2, 5, 4, 2), (3, 3, 2, 2)]),
-    (lambda x, w: cpu_ops.conv(x, w, 2), [(2, 5, 4, 3), (1, 1, 3, 2)]),
-    (
-      lambda x, s, b, r: cpu_ops.batch_norm(x, s, b, r, True, 1e-5),
-      [(3, 2, 3, 2), (2,), (2,), (3, 2, 3, 2)],
-    ),
-    (cpu_ops.max_pool, [(2, 5, 4, 2)]),
-  ],
+  ('function', 'shapes'), gradients.differentiable(cpu_ops, relu=True)
 )
 def test_gradients_are_those_of_finite_differences(function, shapes, wide):
-  inputs = draw(5, *shapes)
-  directions = draw(6, *shapes)
-  out = jax.eval_shape(function, *inputs)
-  weights = jax.tree.unflatten(
-    jax.tree.structure(out), draw(7, *(leaf.shape for leaf in jax.tree.leaves(out)))
-  )
-
-  @jax.jit
-  def along(t):
-    moved = [x + t * d for x, d in zip(inputs, directions, strict=True)]
-    products = jax.tree.map(lambda a, b: (a * b).sum(), function(*moved), weights)
-    return sum(jax.tree.leaves(products))
-
   # Central differences with a step of 1e-6 err by about the step's square and by
-  # rounding over the step: 1e-12 and 1e-10 of numbers near 10. A forward derivative is
-  # not defined for hand-written gradients, so the backward one is multiplied out.
-  step = 1e-6
-  measured = (along(step) - along(-step)) / (2 * step)
-  assert float(jax.grad(along)(0.0)) == pytest.approx(float(measured), rel=1e-6)
+  # rounding over the step: 1e-12 and 1e-10 of numbers near 10.
+  measured, found = gradients.derivatives(function, shapes, 'float64', 1e-6)
+  assert found == pytest.approx(measured, rel=1e-6)
 
 
 def random_variables(model):
